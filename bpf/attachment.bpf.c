@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Importers: attach, detach, map, unmap. */
+
+/*
+ * struct dma_buf_attachment *dma_buf_dynamic_attach(struct dma_buf *, struct device *,
+ *						     const struct dma_buf_attach_ops *, void *)
+ * @call: dmabuf, device, importer_ops.
+ */
+INLINE void on_attach(void *ctx, struct call *call, u64 returned)
+{
+	struct event event = { .kind = EV_ATTACH, .ret = pointer_error(returned) };
+	struct dma_buf_attachment *attachment = (void *)returned;
+	bool peer2peer = 0;
+
+	event.buffer = dmabuf_inode((struct dma_buf *)call->first);
+	event.value = call->second;
+	event.aux = intern_device((struct device *)call->second, EV_ATTACH);
+	if (call->third)
+		event.detail |= ATTACH_DYNAMIC;
+	if (!event.ret) {
+		event.object = returned;
+		READ(peer2peer, attachment->peer2peer);
+		if (peer2peer)
+			event.detail |= ATTACH_PEER2PEER;
+	}
+	event.stack = kernel_stack(ctx, EV_ATTACH);
+	emit(&event, call->ts);
+}
+
+PROBE(attach_entry)
+{
+	call_enter(EV_ATTACH, ARG1(ctx), ARG2(ctx), ARG3(ctx));
+	return 0;
+}
+
+PROBE(attach_return)
+{
+	struct call call;
+
+	if (call_return(EV_ATTACH, &call))
+		on_attach(ctx, &call, RETURNED(ctx));
+	return 0;
+}
+
+/* Fill in what an attachment tells: its buffer and its device. */
+INLINE void describe(struct event *event, struct dma_buf_attachment *attachment)
+{
+	struct dma_buf *dmabuf = 0;
+	struct device *device = 0;
+
+	READ(dmabuf, attachment->dmabuf);
+	READ(device, attachment->dev);
+	event->object = (u64)attachment;
+	event->buffer = dmabuf_inode(dmabuf);
+	event->aux = device_id(device, event->kind);
+}
+
+/* void dma_buf_detach(struct dma_buf *, struct dma_buf_attachment *) */
+INLINE void on_detach(struct dma_buf_attachment *attachment)
+{
+	struct event event = { .kind = EV_DETACH, .stack = UNKNOWN_STACK };
+
+	/* the error path of a dynamic attach (6.1, 6.12): nobody ever had this attachment */
+	if (call_under_way(EV_ATTACH))
+		return;
+	describe(&event, attachment);
+	emit(&event, 0);
+}
+
+PROBE(detach_entry)
+{
+	on_detach((struct dma_buf_attachment *)ARG2(ctx));
+	return 0;
+}
+
+/* struct sg_table *dma_buf_map_attachment(struct dma_buf_attachment *, enum dma_data_direction) */
+INLINE void on_map(struct call *call, u64 returned)
+{
+	struct event event = {
+		.kind = EV_MAP,
+		.ret = pointer_error(returned),
+		.detail = call->second,
+		.stack = UNKNOWN_STACK,
+	};
+
+	describe(&event, (struct dma_buf_attachment *)call->first);
+	if (!event.ret)
+		event.value = returned;
+	emit(&event, call->ts);
+}
+
+PROBE(map_entry)
+{
+	call_enter(EV_MAP, ARG1(ctx), (u32)ARG2(ctx), 0);
+	return 0;
+}
+
+PROBE(map_return)
+{
+	struct call call;
+
+	if (call_return(EV_MAP, &call))
+		on_map(&call, RETURNED(ctx));
+	return 0;
+}
+
+/*
+ * void dma_buf_unmap_attachment(struct dma_buf_attachment *, struct sg_table *,
+ *				 enum dma_data_direction)
+ */
+INLINE void on_unmap(struct dma_buf_attachment *attachment, u64 table, u32 direction)
+{
+	struct event event = {
+		.kind = EV_UNMAP,
+		.value = table,
+		.detail = direction,
+		.stack = UNKNOWN_STACK,
+	};
+
+	describe(&event, attachment);
+	emit(&event, 0);
+}
+
+PROBE(unmap_entry)
+{
+	on_unmap((struct dma_buf_attachment *)ARG1(ctx), ARG2(ctx), ARG3(ctx));
+	return 0;
+}

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the BPF objects when the package is built: one per architecture, all in every wheel."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools.command.build_py import build_py
+
+SOURCE = "dmabuf_trace.bpf.c"
+ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
+"""Machine, as ``os.uname()`` names it, and its name in ``__TARGET_ARCH_*``."""
+
+FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
+
+
+def object_name(machine: str) -> str:
+    """File name of the object for a machine."""
+    return f"dmabuf_trace.{machine}.bpf.o"
+
+
+def compile_objects(source: Path, target: Path) -> list[Path]:
+    """Compile the programs in ``source`` into ``target``, without their debug sections."""
+    clang, strip = shutil.which("clang"), shutil.which("llvm-strip")
+    if not clang or not strip:
+        missing = "clang" if not clang else "llvm-strip"
+        sys.exit(f"dmabuf-trace: {missing} not found, the BPF programs can't be built: apt-get install clang llvm")
+    target.mkdir(parents=True, exist_ok=True)
+    objects = []
+    for machine, arch in ARCHITECTURES.items():
+        out = target / object_name(machine)
+        command = [clang, *FLAGS, "-fdebug-compilation-dir=.", f"-D__TARGET_ARCH_{arch}"]
+        done = subprocess.run([*command, "-c", SOURCE, "-o", str(out.resolve())], cwd=source, check=False)
+        if done.returncode:
+            sys.exit(f"dmabuf-trace: the BPF programs for {machine} don't compile: see clang's messages above")
+        subprocess.run([strip, "-g", str(out)], check=True)
+        objects.append(out)
+    return objects
+
+
+class BuildPy(build_py):
+    """``build_py`` that compiles first: beside the sources for an editable install."""
+
+    def run(self) -> None:
+        """Compile, then copy the package."""
+        source = Path(__file__).parent
+        super().run()
+        target = source if self.editable_mode else Path(self.build_lib) / "dmabuf_trace" / "bpf"
+        compile_objects(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        """The files of the package, the objects included."""
+        outputs: list[str] = super().get_outputs(include_bytecode)
+        base = Path(self.build_lib) / "dmabuf_trace" / "bpf"
+        return [*outputs, *(str(base / object_name(machine)) for machine in ARCHITECTURES)]

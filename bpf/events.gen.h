@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit. */
+#ifndef DMABUF_TRACE_EVENTS_GEN_H
+#define DMABUF_TRACE_EVENTS_GEN_H
+
+struct event {
+	u64 ts;	/* ns, CLOCK_MONOTONIC, when the record was made; a timed call: at its return */
+	u64 dur;	/* ns spent in the call on its thread; 0 where the kind is not timed */
+	u64 buffer;	/* inode number of the dma-buf (per boot, never reused); 0: none came to be */
+	u64 object;	/* address of the object that the event is about */
+	u64 value;	/* per kind */
+	u64 aux;	/* per kind; a string id where it names something */
+	u32 pid;	/* process (tgid) of the calling thread */
+	u32 tid;	/* calling thread */
+	s32 ret;	/* 0, or the negative errno that the call returned */
+	s32 stack;	/* id of the kernel stack; -1: none */
+	u32 detail;	/* per kind */
+	u16 kind;	/* one of the kinds below */
+	u16 cpu;	/* processor that made the record */
+};
+_Static_assert(sizeof(struct event) == 72, "no padding in event");
+
+struct name {
+	u64 id;	/* string id (hash of the text), or the thread for a comm */
+	u64 ts;	/* ns, CLOCK_MONOTONIC, from when on the name holds */
+	u32 type;	/* one of the name types below */
+	u32 pid;	/* process (tgid), for a comm */
+	char text[64];	/* the name, NUL-terminated, cut where too long */
+	char driver[32];	/* driver bound to a device; empty: none */
+	char bus[16];	/* bus of a device; empty: none */
+};
+_Static_assert(sizeof(struct name) == 136, "no padding in name");
+
+enum event_kind {
+	EV_EXPORT = 1,	/* an exporter made a buffer */
+	EV_FD_INSTALL = 2,	/* a file descriptor for the buffer appeared in a process */
+	EV_ATTACH = 3,	/* an importer device attached, or was refused */
+	EV_DETACH = 4,	/* an importer device detached */
+	EV_MAP = 5,	/* an attachment was mapped into its device's address space */
+	EV_UNMAP = 6,	/* a mapping was given back */
+	EV_CPU_BEGIN = 7,	/* user space began CPU access */
+	EV_CPU_END = 8,	/* user space ended CPU access */
+	EV_MMAP = 9,	/* the buffer was mapped into a process through its own fd */
+	EV_MMAP_IMPORTER = 10,	/* the buffer was mapped into a process through an importer's fd */
+	EV_SET_NAME = 11,	/* user space named the buffer */
+	EV_RELEASE = 12,	/* the last reference is gone and the buffer is freed */
+};
+
+enum name_type {
+	NAME_EXPORTER = 1,
+	NAME_DEVICE = 2,
+	NAME_BUFFER = 3,
+	NAME_COMM = 4,
+};
+
+enum loss_cause {
+	LOSS_RING_FULL = 0,	/* the ring had no room: the event is gone */
+	LOSS_INFLIGHT_FULL = 1,	/* the table of calls under way was full: the call's return made no event */
+	LOSS_NO_ENTRY = 2,	/* a return without its entry: the call made no event */
+	LOSS_STRING_LOST = 3,	/* a name did not fit its ring: it is shown as unknown until seen again */
+	LOSS_STACK_LOST = 4,	/* a kernel stack was not kept: the event has none */
+	LOSS_UNREADABLE = 5,	/* the call's arguments could not be read: it made no event */
+	LOSS_PROBE_MISSED = 6,	/* the kernel passed over the probe (more calls blocked at once than it has room for): no event */
+	LOSS_RECURSION = 7,	/* the kernel skipped the program on a busy processor: no event */
+};
+
+#define KIND_SLOTS 32
+#define CAUSE_SLOTS 8
+#define UNKNOWN_STACK (-1)
+#define ATTACH_DYNAMIC 1
+#define ATTACH_PEER2PEER 2
+#define SYNC_END 4
+
+#endif

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairing: events become buffers, attachments, mappings and errors.
+
+Owns identity: every buffer, attachment and mapping gets one id here. :meth:`Lifecycle.feed` takes
+events in ring order, in batches of any size; the same code serves a live batch and a block of a
+file, and what is still open is all that it keeps. Must not know pandas or terminals.
+
+Order: the ring hands out records in the order in which they were reserved. An object's end is
+recorded at the entry of the ending call, its begin at the return of the beginning one, and an
+address is used again only between the two, so ring order is the causal order of the events of one
+object. Pairing relies on that order alone; ``ts``, stamped just before on some processor, is an
+attribute and may be off by microseconds between processors without harm.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+from dmabuf_trace.names import Names
+from dmabuf_trace.pairing import Attachments, Buffers, Mappings
+from dmabuf_trace.recording import SnapshotBlock
+from dmabuf_trace.tables import BUFFER_DTYPE, ERROR_DTYPE, Flag, Rows, empty
+
+Structs = NDArray[np.void]
+
+_NAMING: Final = tuple(schema.KIND[name] for name in ("export", "attach", "map", "set_name"))
+"""Kinds whose ``aux`` is a string id when they fail."""
+
+
+class Lifecycle:
+    """Pairs one trace; ``names`` resolves the string ids in its rows."""
+
+    def __init__(self) -> None:
+        self.names = Names()
+        self._buffers = Buffers()
+        self._attachments = Attachments()
+        self._mappings = Mappings()
+
+    def feed(self, events: Structs) -> Rows:
+        """Take a batch of events in ring order; return the rows that it closed.
+
+        ``events`` has :data:`schema.EVENT_DTYPE`. A row is returned once, when nothing can change
+        it any more.
+        """
+        event_buffers, buffers = self._buffers.feed(events)
+        event_attachments, attachments = self._attachments.feed(events, event_buffers)
+        mappings = self._mappings.feed(events, event_buffers, event_attachments, attachments)
+        errors = _errors(events, event_buffers, event_attachments)
+        return Rows(buffers, attachments, mappings, errors, event_buffers, event_attachments)
+
+    def feed_names(self, names: Structs) -> None:
+        """Take a batch of names; ``names`` has :data:`schema.NAME_DTYPE`."""
+        self.names.feed(names)
+
+    def feed_snapshot(self, snapshot: SnapshotBlock) -> None:
+        """Take the buffers that /proc showed: they fill gaps, or begin rows of their own."""
+        found = np.zeros(len(snapshot.buffers), BUFFER_DTYPE)
+        for row, buffer in zip(found, snapshot.buffers, strict=True):
+            exporter = self.names.intern_exporter(buffer.exporter)
+            name = self.names.intern_buffer(buffer.name)
+            self.names.remember(buffer.buffer, exporter)
+            row["inode"], row["size"] = buffer.buffer, buffer.size
+            row["exporter"], row["name"], row["seen"] = exporter, name, snapshot.ts
+            row["stack"] = schema.UNKNOWN_STACK
+        found["flags"] = Flag.BEGIN_UNSEEN
+        if snapshot.when == "start":
+            found["flags"] |= Flag.BORN_BEFORE
+        self._buffers.feed_found(found)
+
+    def finish(self) -> Rows:
+        """The rows that are open now; may be asked for at any time and changes nothing."""
+        none = np.zeros(0, np.int64)
+        return Rows(
+            _opened(self._buffers.open),
+            _opened(self._attachments.open),
+            _opened(self._mappings.open),
+            empty(ERROR_DTYPE),
+            none,
+            none,
+        )
+
+
+def _opened(rows: Structs) -> Structs:
+    rows = rows.copy()
+    rows["flags"] |= Flag.OPEN
+    return rows
+
+
+def _errors(
+    events: Structs, event_buffers: NDArray[np.int64], event_attachments: NDArray[np.int64]
+) -> Structs:
+    failed = np.flatnonzero(events["ret"] < 0)
+    rows = np.zeros(len(failed), ERROR_DTYPE)
+    for column in ("ts", "dur", "pid", "tid", "kind", "cpu"):
+        rows[column] = events[column][failed]
+    rows["errno"] = -events["ret"][failed]
+    named = np.isin(events["kind"][failed], _NAMING)
+    rows["name"] = np.where(named, events["aux"][failed], 0)
+    rows["buffer_id"] = event_buffers[failed]
+    rows["attachment_id"] = event_attachments[failed]
+    return rows

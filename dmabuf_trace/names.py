@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts for the ids in events: exporters, devices, buffer names, threads.
+
+Owns the lookup from string id (or thread) to text, for live use and for files. Names are few, one
+per string, so they are Python objects; events are not. Must not know pandas or terminals: the
+texts are as the kernel gave them and unsafe to print.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+
+UNKNOWN: Final = "<unknown>"
+"""Shown for a name that was lost; an empty text means that there is no name."""
+
+_LOCAL: Final = 1 << 63
+"""First id given to a text that has none from the kernel (read from /proc)."""
+
+_EXPORT: Final = schema.KIND["export"]
+_RELEASE: Final = schema.KIND["release"]
+_EXPORTER, _DEVICE, _BUFFER, _COMM = (
+    schema.NAME_TYPES[name] for name in ("exporter", "device", "buffer", "comm")
+)
+
+
+class Device(NamedTuple):
+    """An importer device, its driver ("": none bound) and its bus ("": none)."""
+
+    name: str
+    driver: str
+    bus: str
+
+
+UNKNOWN_DEVICE: Final = Device(UNKNOWN, "", "")
+
+
+def _decode(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
+
+
+class Names:
+    """Every name seen so far; unknown ids give :data:`UNKNOWN`."""
+
+    def __init__(self) -> None:
+        self._exporters: dict[int, str] = {}
+        self._devices: dict[int, Device] = {}
+        self._buffers: dict[int, str] = {}
+        self._threads: dict[int, list[tuple[int, str]]] = {}
+        self._exporter_of: dict[int, int] = {}
+        self._released: list[int] = []
+        self._local = 0
+
+    def feed(self, names: NDArray[np.void]) -> None:
+        """Take name records; ``names`` has :data:`schema.NAME_DTYPE`."""
+        for key, ts, kind, _pid, text, driver, bus in names.tolist():
+            if kind == _EXPORTER:
+                self._exporters[key] = _decode(text)
+            elif kind == _DEVICE:
+                self._devices[key] = Device(_decode(text), _decode(driver), _decode(bus))
+            elif kind == _BUFFER:
+                self._buffers[key] = _decode(text)
+            elif kind == _COMM:
+                self._feed_thread(key, ts, _decode(text))
+
+    def _feed_thread(self, tid: int, ts: int, comm: str) -> None:
+        known = self._threads.setdefault(tid, [])
+        known.append((ts, comm))
+        if len(known) > 1 and known[-2][0] > ts:
+            known.sort()
+
+    def feed_events(self, events: NDArray[np.void]) -> None:
+        """Learn which exporter made which buffer, for :meth:`exporter_of`.
+
+        A released buffer is forgotten with the batch after the one that released it.
+        """
+        for inode in self._released:
+            self._exporter_of.pop(inode, None)
+        made = events[(events["kind"] == _EXPORT) & (events["ret"] == 0)]
+        self._exporter_of.update(zip(made["buffer"].tolist(), made["aux"].tolist(), strict=True))
+        self._released = events["buffer"][events["kind"] == _RELEASE].tolist()
+
+    def intern_exporter(self, text: str) -> int:
+        """Id of an exporter known by its text only; the kernel's id where there is one."""
+        return self._intern(self._exporters, text)
+
+    def intern_buffer(self, text: str) -> int:
+        """Id of a buffer name known by its text only; 0 for no name."""
+        return self._intern(self._buffers, text) if text else 0
+
+    def _intern(self, table: dict[int, str], text: str) -> int:
+        for key, known in table.items():
+            if known == text:
+                return key
+        key = _LOCAL + self._local
+        self._local += 1
+        table[key] = text
+        return key
+
+    def remember(self, inode: int, exporter: int) -> None:
+        """Say which exporter (string id) made a buffer whose export is not in the events."""
+        self._exporter_of.setdefault(inode, exporter)
+
+    def exporter(self, key: int) -> str:
+        """Exporter name of a string id."""
+        return self._exporters.get(key, UNKNOWN)
+
+    def exporter_of(self, inode: int) -> str:
+        """Exporter name of a live buffer, by its inode number."""
+        return self.exporter(self._exporter_of.get(inode, -1))
+
+    def device(self, key: int) -> Device:
+        """Device of a string id."""
+        return self._devices.get(key, UNKNOWN_DEVICE)
+
+    def buffer(self, key: int) -> str:
+        """Buffer name of a string id; ``""`` for id 0, a buffer without a name."""
+        return self._buffers.get(key, UNKNOWN) if key else ""
+
+    def comm(self, tid: int, ts: int) -> str:
+        """Name of a thread at ``ts``; the earliest known one where ``ts`` is before all."""
+        known = self._threads.get(tid)
+        if not known:
+            return UNKNOWN
+        index = bisect_right(known, ts, key=lambda entry: entry[0])
+        return known[max(index - 1, 0)][1]
+
+    def comms(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
+        """:meth:`comm` for columns of threads and times."""
+        texts = np.full(len(tids), UNKNOWN, object)
+        order = np.argsort(tids, kind="stable")
+        threads, starts = np.unique(tids[order], return_index=True)
+        for tid, rows in zip(threads.tolist(), np.split(order, starts[1:]), strict=False):
+            if known := self._threads.get(tid):
+                since = np.array([ts for ts, _ in known], np.uint64)
+                index = np.searchsorted(since, times[rows].astype(np.uint64), side="right") - 1
+                texts[rows] = np.array([comm for _, comm in known], object)[np.maximum(index, 0)]
+        return texts

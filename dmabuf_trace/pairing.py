@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Begins and ends of one kind of object, batch by batch, without a Python object per event.
+
+Owns the open rows. Each ``feed`` puts the open rows ahead of the batch's events, sorts stably by
+object, cuts where one life ends and the next begins, and splits closed rows from open ones. An
+end is matched once or not at all: an orphan becomes a row without a begin. Must not know files,
+names or pandas.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+from dmabuf_trace.tables import ATTACHMENT_DTYPE, BUFFER_DTYPE, MAPPING_DTYPE, Flag, empty
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Structs = NDArray[np.void]
+
+_RELEASED_KEPT: Final = 1 << 16
+"""Released inode numbers remembered, so that a slow snapshot can't bring a buffer back to life."""
+
+_K: Final = schema.KIND
+_MMAPS: Final = (_K["mmap"], _K["mmap_importer"])
+_OF_ATTACHMENT: Final = (_K["attach"], _K["detach"], _K["map"], _K["unmap"])
+
+_EXPORT_FIELDS: Final = (
+    ("begin", "ts"),
+    ("dur", "dur"),
+    ("address", "object"),
+    ("size", "value"),
+    ("exporter", "aux"),
+    ("export_flags", "detail"),
+    ("pid", "pid"),
+    ("tid", "tid"),
+    ("stack", "stack"),
+)
+
+_ATTACH_FIELDS: Final = (
+    ("begin", "ts"),
+    ("dur", "dur"),
+    ("device_address", "value"),
+    ("importer", "detail"),
+    ("pid", "pid"),
+    ("tid", "tid"),
+    ("stack", "stack"),
+)
+
+_MAP_FIELDS: Final = (
+    ("sgt", "value"),
+    ("begin", "ts"),
+    ("dur", "dur"),
+    ("device", "aux"),
+    ("pid", "pid"),
+    ("tid", "tid"),
+    ("direction", "detail"),
+)
+
+
+def _first(key: NDArray[Any]) -> Bools:
+    """Where a run of equal keys begins."""
+    first = np.ones(len(key), np.bool_)
+    first[1:] = key[1:] != key[:-1]
+    return first
+
+
+def _after(mask: Bools) -> Bools:
+    """Positions that follow a set one."""
+    after = np.zeros(len(mask), np.bool_)
+    after[1:] = mask[:-1]
+    return after
+
+
+def _since(counts: Ints, start: Bools) -> Ints:
+    """Running sum of ``counts`` that begins anew at each ``start`` (which must include 0)."""
+    total = np.cumsum(counts)
+    base = (total - counts)[start]
+    return np.asarray(total - base[np.cumsum(start) - 1])
+
+
+def _new_ids(sources: Ints, last_id: int) -> Ints:
+    """Ids after ``last_id``, in the order of the events that first showed the rows."""
+    ids = np.empty(len(sources), np.int64)
+    ids[np.argsort(sources)] = last_id + 1 + np.arange(len(sources))
+    return ids
+
+
+class _Lives:
+    """Open rows and the events of a batch, put in order by object and cut into lives.
+
+    Open rows come first in their object's group. After :meth:`cut`, ``rows`` holds one row per
+    life: a copy of the open row that it continues, or zeros.
+    """
+
+    def __init__(self, open_rows: Structs, key: str, events: Structs, keys: NDArray[Any]) -> None:
+        carried = len(open_rows)
+        order = np.argsort(np.concatenate([open_rows[key], keys]), kind="stable")
+        self.open_rows = open_rows
+        self.carried: Bools = order < carried
+        self.source: Ints = np.where(self.carried, order, order - carried)
+        self.key = np.concatenate([open_rows[key], keys])[order]
+        self.event = np.zeros(len(order), schema.EVENT_DTYPE)
+        self.event[~self.carried] = events[self.source[~self.carried]]
+        self.kind = self.event["kind"]
+        self.first = _first(self.key)
+
+    def cut(self, start: Bools, last_id: int) -> None:
+        """Begin a life at each ``start``; new lives get the ids after ``last_id``."""
+        self.life: Ints = np.cumsum(start) - 1
+        head = np.flatnonzero(start)
+        self.fresh: Bools = ~self.carried[head]
+        self.head = self.event[head]
+        self.head_source = self.source[head]
+        self.rows = np.zeros(len(head), self.open_rows.dtype)
+        self.rows[~self.fresh] = self.open_rows[self.head_source[~self.fresh]]
+        self.rows["id"][self.fresh] = _new_ids(self.head_source[self.fresh], last_id)
+        self.rows["stack"][self.fresh] = schema.UNKNOWN_STACK
+        self.rows["flags"][self.fresh] = Flag.BEGIN_UNSEEN
+        self.rows["seen"][self.fresh] = self.head["ts"][self.fresh]
+        self.replaced: Bools = np.zeros(len(head), np.bool_)
+        self.replaced[:-1] = self.key[head[1:]] == self.key[head[:-1]]
+
+    def begin(self, begins: Bools, fields: tuple[tuple[str, str], ...]) -> None:
+        """Fill the columns that the beginning event knows; at most one per life."""
+        mine = self.life[begins]
+        for column, field in fields:
+            self.rows[column][mine] = self.event[field][begins]
+        self.rows["flags"][mine] = 0
+
+    def end(self, ends: Bools) -> tuple[Structs, Structs]:
+        """Close lives at their ``ends`` or where another took their place; (closed, open) rows."""
+        self.rows["end"][self.life[ends]] = self.event["ts"][ends]
+        lost = self.replaced & (self.rows["end"] == 0)
+        self.rows["flags"][lost] |= Flag.END_LOST
+        over = lost | (self.rows["end"] != 0)
+        return self.rows[over], self.rows[~over]
+
+    def ids(self, events: int) -> Ints:
+        """Row id for each of the ``events`` that were handed in."""
+        ids = np.zeros(events, np.int64)
+        ids[self.source[~self.carried]] = self.rows["id"][self.life[~self.carried]]
+        return ids
+
+
+class Buffers:
+    """Buffers by inode number. A buffer's life ends at its release, as numbers never come again.
+
+    A second export under one number means that the release was lost; an export of a buffer that
+    was so far known without one is that buffer's begin.
+    """
+
+    def __init__(self) -> None:
+        self.open = empty(BUFFER_DTYPE)
+        self._released = np.zeros(0, np.uint64)
+        self._last_id = 0
+
+    def feed(self, events: Structs) -> tuple[Ints, Structs]:
+        touched = np.flatnonzero(events["buffer"] != 0)
+        about = events[touched]
+        lives = _Lives(self.open, "inode", about, about["buffer"])
+        released = lives.kind == _K["release"]
+        exported = (lives.kind == _K["export"]) & (lives.event["ret"] >= 0)
+        begun = exported.copy()
+        begun[lives.carried] = self.open["begin"][lives.source[lives.carried]] != 0
+        start = lives.first | _after(released)
+        start |= begun & (_since(begun.astype(np.int64), start) > 1)
+        lives.cut(start, self._last_id)
+        rows, life, event = lives.rows, lives.life, lives.event
+
+        rows["inode"][lives.fresh] = lives.head["buffer"][lives.fresh]
+        lives.begin(exported, _EXPORT_FIELDS)
+        named = (lives.kind == _K["set_name"]) & (event["ret"] >= 0)
+        rows["name"][life[named]] = event["aux"][named]
+        installed = lives.kind == _K["fd_install"]
+        mapped = np.isin(lives.kind, _MMAPS) & (event["ret"] >= 0)
+        rows["fd_installs"] += np.bincount(life[installed], minlength=len(rows)).astype(np.uint32)
+        rows["mmaps"] += np.bincount(life[mapped], minlength=len(rows)).astype(np.uint32)
+
+        self._last_id += int(lives.fresh.sum())
+        closed, self.open = lives.end(released)
+        gone = event["buffer"][released]
+        self._released = np.concatenate([self._released, gone])[-_RELEASED_KEPT:]
+        ids = np.zeros(len(events), np.int64)
+        ids[touched] = lives.ids(len(about))
+        return ids, closed
+
+    def feed_found(self, found: Structs) -> None:
+        """Take buffers that exist: fill the gaps of open rows, add the others."""
+        known = np.isin(found["inode"], self.open["inode"])
+        for row in found[known]:
+            mine = self.open["inode"] == row["inode"]
+            for column in ("size", "exporter", "name"):
+                self.open[column][mine & (self.open[column] == 0)] = row[column]
+        new = found[~known & ~np.isin(found["inode"], self._released)]
+        new["id"] = self._last_id + 1 + np.arange(len(new))
+        self._last_id += len(new)
+        self.open = np.concatenate([self.open, new])
+
+
+class Attachments:
+    """Attachments by address, each attach a new one, as the allocator hands addresses out again.
+
+    An attach at the address of an open attachment means that its detach was lost. Any other event
+    at an address without an attachment begins one whose attach was not seen.
+    """
+
+    def __init__(self) -> None:
+        self.open = empty(ATTACHMENT_DTYPE)
+        self._last_id = 0
+
+    def feed(self, events: Structs, event_buffers: Ints) -> tuple[Ints, Structs]:
+        """Also completes ``event_buffers`` where an event names no buffer but its attachment."""
+        touched = np.flatnonzero(
+            np.isin(events["kind"], _OF_ATTACHMENT)
+            & (events["object"] != 0)
+            & ((events["kind"] != _K["attach"]) | (events["ret"] >= 0))
+        )
+        about = events[touched]
+        lives = _Lives(self.open, "address", about, about["object"])
+        attached = lives.kind == _K["attach"]
+        detached = lives.kind == _K["detach"]
+        lives.cut(lives.first | _after(detached) | attached, self._last_id)
+        rows, fresh = lives.rows, lives.fresh
+
+        rows["address"][fresh] = lives.head["object"][fresh]
+        rows["device"][fresh] = lives.head["aux"][fresh]
+        rows["buffer_id"][fresh] = event_buffers[touched[lives.head_source[fresh]]]
+        lives.begin(attached, _ATTACH_FIELDS)
+
+        self._last_id += int(fresh.sum())
+        closed, self.open = lives.end(detached)
+        ids = np.zeros(len(events), np.int64)
+        ids[touched] = lives.ids(len(about))
+        of = np.zeros(len(about), np.int64)
+        of[lives.source[~lives.carried]] = rows["buffer_id"][lives.life[~lives.carried]]
+        event_buffers[touched] = np.where(event_buffers[touched] == 0, of, event_buffers[touched])
+        return ids, closed
+
+
+class Mappings:
+    """Mappings by attachment and sg_table, first mapped first unmapped.
+
+    An exporter may hand the same sg_table out again while it is mapped (cached, up to 6.12), so
+    mappings of one key are counted. An unmap of what is not mapped is a row without a begin.
+    """
+
+    def __init__(self) -> None:
+        self.open = empty(MAPPING_DTYPE)
+        self._last_id = 0
+
+    def feed(
+        self, events: Structs, event_buffers: Ints, event_attachments: Ints, ended: Structs
+    ) -> Structs:
+        """``ended`` are the attachments that this batch closed: their mappings close with them."""
+        kind = events["kind"]
+        maps = (kind == _K["map"]) & (events["ret"] >= 0)
+        touched = np.flatnonzero((maps | (kind == _K["unmap"])) & (event_attachments != 0))
+        rows = np.concatenate([self.open, np.zeros(len(touched), MAPPING_DTYPE)])
+        new = rows[len(self.open) :]
+        for column, field in _MAP_FIELDS:
+            new[column] = events[field][touched]
+        new["buffer_id"] = event_buffers[touched]
+        new["attachment_id"] = event_attachments[touched]
+
+        order = np.lexsort((rows["sgt"], rows["attachment_id"]))
+        rows = rows[order]
+        up = np.concatenate([np.ones(len(self.open), np.bool_), maps[touched]])[order]
+        start = _first(rows["attachment_id"]) | _first(rows["sgt"])
+        orphan = _orphans(up, start)
+        down = ~up & ~orphan
+        matched = _match(up, down, start)
+
+        rows["begin"][orphan] = 0
+        rows["dur"][orphan] = 0
+        rows["end"][matched] = rows["begin"][down]
+        rows["end"][orphan] = events["ts"][touched][order[orphan] - len(self.open)]
+        rows["flags"][orphan] = Flag.BEGIN_UNSEEN
+        fresh = (rows["id"] == 0) & ~down
+        rows["id"][fresh] = _new_ids(order[fresh], self._last_id)
+        self._last_id += int(fresh.sum())
+        rows = rows[~down]
+        rows = rows[np.argsort(rows["id"])]
+
+        is_open = rows["end"] == 0
+        lost = ended["id"][ended["flags"] & Flag.END_LOST != 0]
+        with_lost = is_open & np.isin(rows["attachment_id"], lost)
+        outlived = is_open & np.isin(rows["attachment_id"], ended["id"]) & ~with_lost
+        rows["flags"][with_lost] |= Flag.END_LOST
+        rows["flags"][outlived] |= Flag.OUTLIVED | Flag.OPEN
+        closed = ~is_open | with_lost | outlived
+        self.open = rows[~closed]
+        ended_rows: Structs = rows[closed]
+        return ended_rows
+
+
+def _orphans(up: Bools, start: Bools) -> Bools:
+    """Downs that find a count of 0: those at which the running sum reaches a new low below 0."""
+    sums = _since(np.where(up, 1, -1), start)
+    group = np.cumsum(start)
+    shift = group * (2 * len(up) + 2)  # keeps the groups apart in one running minimum
+    low = np.minimum.accumulate(np.minimum(sums - shift, -shift)) + shift
+    before = np.zeros(len(up), np.int64)
+    before[1:] = low[:-1]
+    before[start] = 0
+    return np.asarray(~up & (sums < before))
+
+
+def _match(up: Bools, down: Bools, start: Bools) -> Ints:
+    """For each down, in order, the position of the up that it ends: the n-th for the n-th."""
+    ups = np.cumsum(up)
+    before: Ints = (ups - up)[start]  # ups in earlier groups
+    rank = _since(down.astype(np.int64), start) - 1
+    nth = before[np.cumsum(start) - 1] + rank
+    return np.flatnonzero(up)[nth[down]]

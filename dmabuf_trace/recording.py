@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recording: append-only blocks, each with kind, length and CRC.
+
+Owns the bytes of a ``.dbt`` file and nothing about what they mean. A recording that was cut
+anywhere is readable up to its last whole block; nothing in a file is ever executed, and a length
+is bounded before it is believed. Must not know analyses or pandas.
+
+Layout: the 8-byte ``MAGIC``, then blocks of ``BLOCK`` (16 bytes, little-endian) and a payload
+padded with zeros to a multiple of 8. The first block is the header, the last one the end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final, NoReturn, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+from dmabuf_trace.errors import InputError, OutputError
+
+MAGIC: Final = b"\x89DBT\r\n\x1a\n"
+BLOCK: Final = struct.Struct("<4sHHII")
+BLOCK_MAGIC: Final = b"BLK\n"
+MAX_PAYLOAD: Final = 64 << 20
+SUFFIX: Final = ".dbt"
+
+
+class BlockKind(IntEnum):
+    """Kinds of block in schema 1."""
+
+    HEADER = 1
+    EVENTS = 2
+    NAMES = 3
+    LOSSES = 4
+    SNAPSHOT = 5
+    STACKS = 6
+    END = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A live buffer as /proc shows it: inode number, size in bytes, exporter, name ("": none)."""
+
+    buffer: int
+    size: int
+    exporter: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds a buffer by an fd (``fd`` >= 0) or by a VMA (``fd`` -1, addresses set)."""
+
+    buffer: int
+    pid: int
+    comm: str
+    fd: int
+    start: int = 0
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EventBlock:
+    """Events in ring order; ``events`` has :data:`schema.EVENT_DTYPE`."""
+
+    events: NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class NameBlock:
+    """Names, each ahead of the first event that uses it; :data:`schema.NAME_DTYPE`."""
+
+    names: NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class LossBlock:
+    """Cumulative loss counters, shape :data:`schema.LOSS_SHAPE`; the last block holds the sums."""
+
+    losses: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotBlock:
+    """Holders of all buffers at ``ts`` (ns, CLOCK_MONOTONIC); ``when`` is "start" or "end".
+
+    ``unreadable`` counts processes that could not be looked into.
+    """
+
+    when: str
+    ts: int
+    buffers: tuple[Found, ...]
+    holders: tuple[Holder, ...]
+    unreadable: int
+
+
+@dataclass(frozen=True, slots=True)
+class StackBlock:
+    """Symbolised kernel stacks by id, innermost frame first."""
+
+    stacks: dict[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class EndBlock:
+    """The recorder closed the file itself: ``ts`` (ns, CLOCK_MONOTONIC), event count, reason."""
+
+    ts: int
+    events: int
+    reason: str
+
+
+Block = EventBlock | NameBlock | LossBlock | SnapshotBlock | StackBlock | EndBlock
+
+
+def _checksum(kind: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<HI", kind, len(payload))))
+
+
+def _frame(kind: BlockKind, payload: bytes) -> bytes:
+    head = BLOCK.pack(BLOCK_MAGIC, kind, 0, len(payload), _checksum(kind, payload))
+    return head + payload + bytes(-len(payload) % 8)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+class Writer:
+    """Writes one recording; every call leaves whole blocks in the file.
+
+    The file is created with mode 0600, never through a symbolic link. An existing one is replaced
+    only with ``force``, and not before :meth:`begin`.
+
+    Raises:
+        OutputError: the file exists, can't be created, or can't be written any more.
+    """
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        self.path = path
+        self.events = 0
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._created = not (force and path.exists())
+        try:
+            self._fd = os.open(path, flags | (os.O_CREAT | os.O_EXCL if self._created else 0), 0o600)
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise OutputError(f"{path} is not a regular file", "choose another -o")
+            os.fchmod(self._fd, 0o600)
+        except FileExistsError:
+            raise OutputError(
+                f"{path} exists", "choose another -o, or add --force to replace it"
+            ) from None
+        except OSError as error:
+            raise OutputError(
+                f"can't create {path}: {error.strerror}", "choose another -o"
+            ) from None
+
+    def begin(self, header: dict[str, Any]) -> None:
+        """Replace what the file held by the header block."""
+        os.ftruncate(self._fd, 0)
+        self._write(MAGIC + _frame(BlockKind.HEADER, _json({"schema": schema.VERSION, **header})))
+
+    def discard(self) -> None:
+        """Give up before :meth:`begin`: leave nothing new behind."""
+        self.close()
+        if self._created:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise OutputError(
+                f"can't write {self.path}: {error.strerror}",
+                "what was written so far can be read",
+            ) from None
+
+    def write_events(self, events: NDArray[np.void]) -> None:
+        """Append events; ``events`` has :data:`schema.EVENT_DTYPE`."""
+        self.events += len(events)
+        self._write(_frame(BlockKind.EVENTS, events.tobytes()))
+
+    def write_names(self, names: NDArray[np.void]) -> None:
+        """Append names; ``names`` has :data:`schema.NAME_DTYPE`."""
+        self._write(_frame(BlockKind.NAMES, names.tobytes()))
+
+    def write_losses(self, losses: NDArray[np.uint64]) -> None:
+        """Append the cumulative loss counters."""
+        self._write(_frame(BlockKind.LOSSES, losses.astype("<u8").tobytes()))
+
+    def write_snapshot(self, snapshot: SnapshotBlock) -> None:
+        """Append a snapshot of holders."""
+        self._write(_frame(BlockKind.SNAPSHOT, _json(asdict(snapshot))))
+
+    def write_stacks(self, stacks: dict[int, tuple[str, ...]]) -> None:
+        """Append symbolised stacks."""
+        self._write(_frame(BlockKind.STACKS, _json(stacks)))
+
+    def finish(self, ts: int, reason: str) -> None:
+        """Append the end block and close the file."""
+        self._write(_frame(BlockKind.END, _json({"ts": ts, "events": self.events, "reason": reason})))
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is; without :meth:`finish` it counts as cut."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where and why a recording ends early: byte offset of the first unusable byte, and a text."""
+
+    offset: int
+    reason: str
+
+
+class Reader:
+    """Reads a recording block by block.
+
+    ``header`` is the header block. After :meth:`blocks` was exhausted, ``cut`` is None for a whole
+    recording, else says where and why it ends early.
+
+    Raises:
+        InputError: not a recording, or one of a newer schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cut: Cut | None = None
+        self._file = self._open(path)
+        first = self._file.read(len(MAGIC))
+        if not first:
+            self._refuse("is empty", "was the recorder killed before it started?")
+        if not MAGIC.startswith(first):
+            self._refuse("is not a dmabuf-trace recording")
+        found = self._next()
+        if found is None or found[0] != BlockKind.HEADER:
+            self._refuse("was cut or damaged within its header: nothing can be read from it")
+        self.header: dict[str, Any] = self._decode_json(found[1])
+        version = self.header.get("schema")
+        if not isinstance(version, int):
+            self._refuse("has a header without a schema version")
+        if version > schema.VERSION:
+            self._refuse(
+                f"has schema {version}, this dmabuf-trace reads up to {schema.VERSION}",
+                "upgrade dmabuf-trace",
+            )
+
+    def _open(self, path: Path) -> BinaryIO:
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise InputError(f"can't read {path}: {error.strerror}") from None
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise InputError(f"{path} is not a regular file")
+        return file
+
+    def _refuse(self, what: str, hint: str = "make one with: dmabuf-trace record") -> NoReturn:
+        self._file.close()
+        raise InputError(f"{self.path} {what}", hint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _stop(self, offset: int, reason: str) -> None:
+        self.cut = Cut(offset, reason)
+
+    def _next(self) -> tuple[int, bytes] | None:
+        """Kind and payload of the next whole block; None at the end, with ``cut`` set if damaged."""
+        offset = self._file.tell()
+        head = self._file.read(BLOCK.size)
+        if len(head) < BLOCK.size:
+            self._stop(offset, "ends within a block" if head else "ends without its end block")
+            return None
+        magic, kind, flags, length, crc = BLOCK.unpack(head)
+        if magic != BLOCK_MAGIC or flags or length > MAX_PAYLOAD:
+            self._stop(offset, "a block has a damaged head")
+            return None
+        payload = self._file.read(length)
+        padding = -length % 8
+        if len(payload) < length or len(self._file.read(padding)) < padding:
+            self._stop(offset, "ends within a block")
+            return None
+        if _checksum(kind, payload) != crc:
+            self._stop(offset, "a block has a wrong checksum")
+            return None
+        return kind, payload
+
+    def _decode_json(self, payload: bytes) -> Any:
+        try:
+            return json.loads(payload)
+        except ValueError:
+            raise InputError(f"{self.path} has a block that is not what it claims to be") from None
+
+    def blocks(self) -> Iterator[Block]:
+        """The blocks after the header, in file order; stops at the end block or where it was cut."""
+        while (found := self._next()) is not None:
+            kind, payload = found
+            try:
+                block = self._decode(kind, payload)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise InputError(f"{self.path} has a block that is not what it claims to be") from None
+            if block is not None:
+                yield block
+            if isinstance(block, EndBlock):
+                return
+
+    def _decode(self, kind: int, payload: bytes) -> Block | None:
+        match kind:
+            case BlockKind.EVENTS:
+                return EventBlock(np.frombuffer(payload, schema.EVENT_DTYPE))
+            case BlockKind.NAMES:
+                return NameBlock(np.frombuffer(payload, schema.NAME_DTYPE))
+            case BlockKind.LOSSES:
+                return LossBlock(np.frombuffer(payload, "<u8").reshape(schema.LOSS_SHAPE))
+            case BlockKind.SNAPSHOT:
+                fields = self._decode_json(payload)
+                found = tuple(Found(**row) for row in fields.pop("buffers"))
+                holders = tuple(Holder(**row) for row in fields.pop("holders"))
+                return SnapshotBlock(buffers=found, holders=holders, **fields)
+            case BlockKind.STACKS:
+                stacks = self._decode_json(payload)
+                return StackBlock({int(key): tuple(frames) for key, frames in stacks.items()})
+            case BlockKind.END:
+                return EndBlock(**self._decode_json(payload))
+            case _:
+                return None

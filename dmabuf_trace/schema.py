@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every event, field, unit and loss cause: the one source.
+
+Owns the numbers that travel from the kernel to the recording. ``python -m dmabuf_trace.schema``
+writes ``bpf/events.gen.h`` (ids and structs for the BPF programs) and ``bpf/EVENTS.md`` (the
+reference for people) from this file; a test fails when they are stale. Must not know how events
+are loaded, paired or shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+VERSION: Final = 1
+"""Version of the schema; a reader refuses recordings of a newer one."""
+
+UNKNOWN_STACK: Final = -1
+"""Value of ``stack`` in an event that carries no kernel stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a fixed-size record."""
+
+    name: str
+    type: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One event kind; the texts say what the general fields mean in it, ``""`` means unused (0)."""
+
+    id: int
+    name: str
+    doc: str
+    source: str
+    object: str = ""
+    value: str = ""
+    aux: str = ""
+    detail: str = ""
+    ret: str = ""
+    timed: bool = False
+    stack: bool = False
+    caveat: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One way to lose an event, or a part of one."""
+
+    id: int
+    name: str
+    doc: str
+    hint: str
+
+
+EVENT_FIELDS: Final = (
+    Field("ts", "u64", "ns, CLOCK_MONOTONIC, when the record was made; a timed call: at its return"),
+    Field("dur", "u64", "ns spent in the call on its thread; 0 where the kind is not timed"),
+    Field("buffer", "u64", "inode number of the dma-buf (per boot, never reused); 0: none came to be"),
+    Field("object", "u64", "address of the object that the event is about"),
+    Field("value", "u64", "per kind"),
+    Field("aux", "u64", "per kind; a string id where it names something"),
+    Field("pid", "u32", "process (tgid) of the calling thread"),
+    Field("tid", "u32", "calling thread"),
+    Field("ret", "s32", "0, or the negative errno that the call returned"),
+    Field("stack", "s32", "id of the kernel stack; -1: none"),
+    Field("detail", "u32", "per kind"),
+    Field("kind", "u16", "one of the kinds below"),
+    Field("cpu", "u16", "processor that made the record"),
+)
+
+NAME_TEXT, NAME_DRIVER, NAME_BUS = 64, 32, 16
+
+NAME_FIELDS: Final = (
+    Field("id", "u64", "string id (hash of the text), or the thread for a comm"),
+    Field("ts", "u64", "ns, CLOCK_MONOTONIC, from when on the name holds"),
+    Field("type", "u32", "one of the name types below"),
+    Field("pid", "u32", "process (tgid), for a comm"),
+    Field("text", f"char[{NAME_TEXT}]", "the name, NUL-terminated, cut where too long"),
+    Field("driver", f"char[{NAME_DRIVER}]", "driver bound to a device; empty: none"),
+    Field("bus", f"char[{NAME_BUS}]", "bus of a device; empty: none"),
+)
+
+NAME_TYPES: Final = {"exporter": 1, "device": 2, "buffer": 3, "comm": 4}
+
+KINDS: Final = (
+    Kind(
+        1,
+        "export",
+        "an exporter made a buffer",
+        "dma_buf_export()",
+        object="struct dma_buf; 0 on failure",
+        value="size in bytes",
+        aux="string id of the exporter",
+        detail="flags given by the exporter (O_RDWR, O_CLOEXEC)",
+        ret="errno of a failed export",
+        timed=True,
+        stack=True,
+    ),
+    Kind(
+        2,
+        "fd_install",
+        "a file descriptor for the buffer appeared in a process",
+        "fd_install()",
+        object="struct file",
+        detail="fd number",
+        caveat="the one function that PRIME, heaps, dup, F_DUPFD and SCM_RIGHTS all pass; dup2 and "
+        "fork do not",
+    ),
+    Kind(
+        3,
+        "attach",
+        "an importer device attached, or was refused",
+        "dma_buf_dynamic_attach()",
+        object="struct dma_buf_attachment; 0 on failure",
+        value="struct device",
+        aux="string id of the device",
+        detail="bit 0: dynamic importer, bit 1: peer2peer allowed",
+        ret="errno of a refused attach (-EBUSY: the backing storage does not fit the device)",
+        timed=True,
+        stack=True,
+        caveat="dma_buf_attach() ends in this function: probing both would count twice",
+    ),
+    Kind(
+        4,
+        "detach",
+        "an importer device detached",
+        "dma_buf_detach()",
+        object="struct dma_buf_attachment",
+        aux="string id of the device",
+        caveat="made at entry: the address is free for the next attach when the call returns. "
+        "The detach inside a failing attach (6.1, 6.12) makes no event",
+    ),
+    Kind(
+        5,
+        "map",
+        "an attachment was mapped into its device's address space",
+        "dma_buf_map_attachment()",
+        object="struct dma_buf_attachment",
+        value="struct sg_table; 0 on failure",
+        aux="string id of the device",
+        detail="enum dma_data_direction",
+        ret="errno of a failed map",
+        timed=True,
+        caveat="the _unlocked variant calls this function: one event, without its lock wait. Up to "
+        "6.12 an exporter may hand out a cached mapping again: same sg_table, no work done",
+    ),
+    Kind(
+        6,
+        "unmap",
+        "a mapping was given back",
+        "dma_buf_unmap_attachment()",
+        object="struct dma_buf_attachment",
+        value="struct sg_table",
+        aux="string id of the device",
+        detail="enum dma_data_direction",
+        caveat="made at entry, before the sg_table can be reused",
+    ),
+    Kind(
+        7,
+        "cpu_begin",
+        "user space began CPU access",
+        "dma_buf_ioctl(DMA_BUF_IOCTL_SYNC)",
+        detail="sync flags: 1 read, 2 write",
+        ret="errno",
+        timed=True,
+    ),
+    Kind(
+        8,
+        "cpu_end",
+        "user space ended CPU access",
+        "dma_buf_ioctl(DMA_BUF_IOCTL_SYNC)",
+        detail="sync flags: 1 read, 2 write, 4 end",
+        ret="errno",
+        timed=True,
+        caveat="the compiler inlines dma_buf_end_cpu_access() into the ioctl: a probe on that "
+        "function sees no END from user space",
+    ),
+    Kind(
+        9,
+        "mmap",
+        "the buffer was mapped into a process through its own fd",
+        "dma_buf_mmap_internal()",
+        object="start address of the VMA",
+        value="length of the VMA in bytes",
+        aux="page offset",
+        detail="low 32 bits of vm_flags",
+        ret="errno",
+        timed=True,
+    ),
+    Kind(
+        10,
+        "mmap_importer",
+        "the buffer was mapped into a process through an importer's fd",
+        "dma_buf_mmap()",
+        object="start address of the VMA",
+        value="length of the VMA in bytes",
+        aux="page offset",
+        detail="low 32 bits of vm_flags",
+        ret="errno",
+        timed=True,
+    ),
+    Kind(
+        11,
+        "set_name",
+        "user space named the buffer",
+        "dma_buf_ioctl(DMA_BUF_SET_NAME)",
+        aux="string id of the name",
+        ret="errno",
+        timed=True,
+    ),
+    Kind(
+        12,
+        "release",
+        "the last reference is gone and the buffer is freed",
+        "dma_buf_file_release()",
+        object="struct dma_buf",
+        caveat="the process is whoever dropped the last reference, a kworker at times",
+    ),
+)
+
+CAUSES: Final = (
+    Cause(0, "ring_full", "the ring had no room: the event is gone", "record with a larger --ring"),
+    Cause(
+        1,
+        "inflight_full",
+        "the table of calls under way was full: the call's return made no event",
+        "report this: more than 16384 calls under way",
+    ),
+    Cause(
+        2,
+        "no_entry",
+        "a return without its entry: the call made no event",
+        "calls nested on one thread, or an entry that was missed",
+    ),
+    Cause(3, "string_lost", "a name did not fit its ring: it is shown as unknown until seen again", ""),
+    Cause(4, "stack_lost", "a kernel stack was not kept: the event has none", ""),
+    Cause(5, "unreadable", "the call's arguments could not be read: it made no event", ""),
+    Cause(
+        6,
+        "probe_missed",
+        "the kernel passed over the probe (more calls blocked at once than it has room for): no event",
+        "record with a larger --maxactive",
+    ),
+    Cause(7, "recursion", "the kernel skipped the program on a busy processor: no event", ""),
+)
+
+KIND: Final = {kind.name: kind.id for kind in KINDS}
+"""Event kind id by name."""
+
+KIND_NAMES: Final = {kind.id: kind.name for kind in KINDS}
+"""Event kind name by id."""
+
+CAUSE: Final = {cause.name: cause.id for cause in CAUSES}
+"""Loss cause id by name."""
+
+WHOLE_EVENT_CAUSES: Final = ("ring_full", "inflight_full", "no_entry", "unreadable", "probe_missed", "recursion")
+"""Causes that cost a whole event; the others cost a name or a stack."""
+
+KIND_SLOTS, CAUSE_SLOTS = 32, 8
+
+DIRECTIONS: Final = ("bidirectional", "to_device", "from_device", "none")
+"""enum dma_data_direction (include/linux/dma-direction.h), by value."""
+
+ATTACH_DYNAMIC, ATTACH_PEER2PEER = 1, 2
+SYNC_READ, SYNC_WRITE, SYNC_END = 1, 2, 4
+
+_NUMPY = {"u64": "<u8", "s64": "<i8", "u32": "<u4", "s32": "<i4", "u16": "<u2"}
+
+
+def _dtype(fields: tuple[Field, ...]) -> np.dtype[np.void]:
+    def column(kind: str) -> str:
+        return f"S{kind[5:-1]}" if kind.startswith("char[") else _NUMPY[kind]
+
+    return np.dtype([(field.name, column(field.type)) for field in fields])
+
+
+EVENT_DTYPE: Final = _dtype(EVENT_FIELDS)
+"""numpy dtype of one event: 72 bytes, aligned layout equal to packed layout."""
+
+NAME_DTYPE: Final = _dtype(NAME_FIELDS)
+"""numpy dtype of one name record: 136 bytes."""
+
+LOSS_SHAPE: Final = (KIND_SLOTS, CAUSE_SLOTS)
+"""Shape of the loss counters: ``losses[kind id, cause id]``, u64, cumulative since attach."""
+
+
+def _struct(name: str, fields: tuple[Field, ...], size: int) -> str:
+    lines = [f"struct {name} {{"]
+    for field in fields:
+        base, _, length = field.type.partition("[")
+        lines.append(f"\t{base} {field.name}{'[' + length if length else ''};\t/* {field.doc} */")
+    lines += ["};", f'_Static_assert(sizeof(struct {name}) == {size}, "no padding in {name}");', ""]
+    return "\n".join(lines)
+
+
+def header() -> str:
+    """Text of ``bpf/events.gen.h``."""
+    parts = [
+        "/* SPDX-License-Identifier: GPL-2.0 */",
+        "/* GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit. */",
+        "#ifndef DMABUF_TRACE_EVENTS_GEN_H",
+        "#define DMABUF_TRACE_EVENTS_GEN_H",
+        "",
+        _struct("event", EVENT_FIELDS, EVENT_DTYPE.itemsize),
+        _struct("name", NAME_FIELDS, NAME_DTYPE.itemsize),
+        "enum event_kind {",
+        *(f"\tEV_{kind.name.upper()} = {kind.id},\t/* {kind.doc} */" for kind in KINDS),
+        "};",
+        "",
+        "enum name_type {",
+        *(f"\tNAME_{name.upper()} = {number}," for name, number in NAME_TYPES.items()),
+        "};",
+        "",
+        "enum loss_cause {",
+        *(f"\tLOSS_{cause.name.upper()} = {cause.id},\t/* {cause.doc} */" for cause in CAUSES),
+        "};",
+        "",
+        f"#define KIND_SLOTS {KIND_SLOTS}",
+        f"#define CAUSE_SLOTS {CAUSE_SLOTS}",
+        f"#define UNKNOWN_STACK ({UNKNOWN_STACK})",
+        f"#define ATTACH_DYNAMIC {ATTACH_DYNAMIC}",
+        f"#define ATTACH_PEER2PEER {ATTACH_PEER2PEER}",
+        f"#define SYNC_END {SYNC_END}",
+        "",
+        "#endif",
+        "",
+    ]
+    return "\n".join(parts)
+
+
+def reference() -> str:
+    """Text of ``bpf/EVENTS.md``."""
+    lines = [
+        "<!-- GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit. -->",
+        "# Events",
+        "",
+        f"Schema version {VERSION}. One record of {EVENT_DTYPE.itemsize} bytes per event, "
+        f"one of {NAME_DTYPE.itemsize} bytes per name.",
+        "",
+        "## Fields",
+        "",
+        "| field | type | meaning |",
+        "|---|---|---|",
+        *(f"| `{field.name}` | {field.type} | {field.doc} |" for field in EVENT_FIELDS),
+        "",
+        "## Kinds",
+    ]
+    for kind in KINDS:
+        lines += ["", f"### {kind.id} `{kind.name}`: {kind.doc}", "", f"Source: `{kind.source}`."]
+        lines += [
+            f"{'Timed' if kind.timed else 'Not timed'}; kernel stack: {'yes' if kind.stack else 'no'}.",
+            "",
+        ]
+        for field in ("object", "value", "aux", "detail", "ret"):
+            if text := getattr(kind, field):
+                lines.append(f"- `{field}`: {text}")
+        if kind.caveat:
+            lines += ["", f"Caveat: {kind.caveat}."]
+    lines += ["", "## Names", "", "| field | type | meaning |", "|---|---|---|"]
+    lines += [f"| `{field.name}` | {field.type} | {field.doc} |" for field in NAME_FIELDS]
+    lines += ["", "Types: " + ", ".join(f"{number} {name}" for name, number in NAME_TYPES.items()) + "."]
+    lines += ["", "## Loss", "", "| cause | what it means | what helps |", "|---|---|---|"]
+    lines += [f"| `{cause.name}` | {cause.doc} | {cause.hint} |" for cause in CAUSES]
+    return "\n".join([*lines, ""])
+
+
+def generated(root: Path) -> dict[Path, str]:
+    """Paths below a source tree and the text that each must have."""
+    return {root / "bpf" / "events.gen.h": header(), root / "bpf" / "EVENTS.md": reference()}
+
+
+if __name__ == "__main__":
+    for path, text in generated(Path(__file__).resolve().parent.parent).items():
+        path.write_text(text)

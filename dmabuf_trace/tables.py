@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows that the lifecycle makes of events: one numpy dtype per table, and what the flags mean.
+
+Ids count from 1 in the order in which things are first seen, 0 means none; a time of 0 means that
+it was not seen. Addresses and inode numbers are attributes. Must not know pandas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Flag(IntFlag):
+    """What is known about a row beside its columns."""
+
+    OPEN = 1
+    """Nothing ended it as far as the events go."""
+    BEGIN_UNSEEN = 2
+    """No event began it: it was there before tracing, or the event was lost."""
+    BORN_BEFORE = 4
+    """The snapshot at the start of tracing shows it."""
+    END_LOST = 8
+    """It is over, as its address came up again, but no event ended it."""
+    OUTLIVED = 16
+    """A mapping that was open when its attachment was detached: nothing can unmap it any more."""
+
+
+BUFFER_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("inode", "<u8"),
+        ("address", "<u8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("seen", "<u8"),
+        ("dur", "<u8"),
+        ("size", "<u8"),
+        ("exporter", "<u8"),
+        ("name", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("stack", "<i4"),
+        ("export_flags", "<u4"),
+        ("fd_installs", "<u4"),
+        ("mmaps", "<u4"),
+        ("flags", "<u4"),
+    ]
+)
+"""A buffer from export (``begin``) to release (``end``)."""
+
+ATTACHMENT_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("buffer_id", "<i8"),
+        ("address", "<u8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("seen", "<u8"),
+        ("dur", "<u8"),
+        ("device", "<u8"),
+        ("device_address", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("stack", "<i4"),
+        ("importer", "<u4"),
+        ("flags", "<u4"),
+    ]
+)
+"""An attachment from attach to detach; ``importer`` has the ATTACH_* bits of the event."""
+
+MAPPING_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("buffer_id", "<i8"),
+        ("attachment_id", "<i8"),
+        ("sgt", "<u8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("dur", "<u8"),
+        ("device", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("direction", "<u4"),
+        ("flags", "<u4"),
+    ]
+)
+"""A mapping from the return of map to the entry of unmap; ``dur`` is the map call's length."""
+
+ERROR_DTYPE: Final = np.dtype(
+    [
+        ("ts", "<u8"),
+        ("dur", "<u8"),
+        ("buffer_id", "<i8"),
+        ("attachment_id", "<i8"),
+        ("name", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("errno", "<i4"),
+        ("kind", "<u2"),
+        ("cpu", "<u2"),
+    ]
+)
+"""A call that failed; ``name`` is the event's string id: exporter, device or buffer name."""
+
+
+def empty(dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """No rows."""
+    return np.zeros(0, dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What one batch of events came to.
+
+    ``event_buffers`` and ``event_attachments`` give, for each event of the batch, the ids of the
+    buffer and the attachment that it is about; 0 for none.
+    """
+
+    buffers: NDArray[np.void]
+    attachments: NDArray[np.void]
+    mappings: NDArray[np.void]
+    errors: NDArray[np.void]
+    event_buffers: NDArray[np.int64]
+    event_attachments: NDArray[np.int64]
+
+    @classmethod
+    def join(cls, parts: list[Self]) -> Self:
+        """All rows of several batches, each table in the order of its ids, errors as they came."""
+
+        def joined(arrays: list[NDArray[np.void]]) -> NDArray[np.void]:
+            rows = np.concatenate(arrays)
+            return rows[np.argsort(rows["id"], kind="stable")]
+
+        return cls(
+            joined([part.buffers for part in parts]),
+            joined([part.attachments for part in parts]),
+            joined([part.mappings for part in parts]),
+            np.concatenate([part.errors for part in parts]),
+            np.concatenate([part.event_buffers for part in parts]),
+            np.concatenate([part.event_attachments for part in parts]),
+        )
