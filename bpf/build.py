@@ -27,21 +27,26 @@ def compile_objects(source: Path, target: Path) -> list[Path]:
     clang, strip = shutil.which("clang"), shutil.which("llvm-strip")
     if not clang or not strip:
         missing = "clang" if not clang else "llvm-strip"
-        sys.exit(f"dmabuf-trace: {missing} not found, the BPF programs can't be built: apt-get install clang llvm")
+        sys.exit(
+            f"dmabuf-trace: {missing} not found, so the BPF programs can't be built: "
+            "apt-get install clang llvm"
+        )
     target.mkdir(parents=True, exist_ok=True)
     objects = []
     for machine, arch in ARCHITECTURES.items():
         out = target / object_name(machine)
         command = [clang, *FLAGS, "-fdebug-compilation-dir=.", f"-D__TARGET_ARCH_{arch}"]
-        done = subprocess.run([*command, "-c", SOURCE, "-o", str(out.resolve())], cwd=source, check=False)
+        done = subprocess.run(
+            [*command, "-c", SOURCE, "-o", str(out.resolve())], cwd=source, check=False
+        )
         if done.returncode:
-            sys.exit(f"dmabuf-trace: the BPF programs for {machine} don't compile: see clang's messages above")
+            sys.exit(f"dmabuf-trace: the BPF programs don't compile for {machine}: see above")
         subprocess.run([strip, "-g", str(out)], check=True)
         objects.append(out)
     return objects
 
 
-class BuildPy(build_py):
+class BuildPy(build_py):  # type: ignore[misc]  # setuptools has no types
     """``build_py`` that compiles first: beside the sources for an editable install."""
 
     def run(self) -> None:

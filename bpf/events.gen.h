@@ -60,7 +60,7 @@ enum loss_cause {
 	LOSS_STRING_LOST = 3,	/* a name did not fit its ring: it is shown as unknown until seen again */
 	LOSS_STACK_LOST = 4,	/* a kernel stack was not kept: the event has none */
 	LOSS_UNREADABLE = 5,	/* the call's arguments could not be read: it made no event */
-	LOSS_PROBE_MISSED = 6,	/* the kernel passed over the probe (more calls blocked at once than it has room for): no event */
+	LOSS_PROBE_MISSED = 6,	/* the kernel passed over the probe, having no room for so many calls at once: no event */
 	LOSS_RECURSION = 7,	/* the kernel skipped the program on a busy processor: no event */
 };
 

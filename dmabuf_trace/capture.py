@@ -53,7 +53,9 @@ class Capture:
         try:
             self.loader.require()
             self._names = Ring(self.loader.map_fd("names"), NAME_RING_BYTES, schema.NAME_DTYPE)
-            self._events = Ring(self.loader.map_fd("events"), options.ring_bytes, schema.EVENT_DTYPE)
+            self._events = Ring(
+                self.loader.map_fd("events"), options.ring_bytes, schema.EVENT_DTYPE
+            )
         except BaseException:
             self.loader.close()
             raise

@@ -315,4 +315,5 @@ def _match(up: Bools, down: Bools, start: Bools) -> Ints:
     before: Ints = (ups - up)[start]  # ups in earlier groups
     rank = _since(down.astype(np.int64), start) - 1
     nth = before[np.cumsum(start) - 1] + rank
-    return np.flatnonzero(up)[nth[down]]
+    matched: Ints = np.flatnonzero(up)[nth[down]]
+    return matched

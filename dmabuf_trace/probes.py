@@ -44,7 +44,9 @@ PROBES: Final = (
         "no buffer is ever seen to end, so every one would look leaked",
         needed=True,
     ),
-    Probe("fd_install", ("fd_install",), "fd_install_entry", "", "fds are known from snapshots only"),
+    Probe(
+        "fd_install", ("fd_install",), "fd_install_entry", "", "fds are known from snapshots only"
+    ),
     Probe(
         "dma_buf_dynamic_attach",
         ("attach",),
@@ -64,7 +66,13 @@ PROBES: Final = (
         "ioctl_return",
         "CPU access from user space and buffer names are not seen",
     ),
-    Probe("dma_buf_mmap_internal", ("mmap",), "mmap_entry", "mmap_return", "mmap on the fd is not seen"),
+    Probe(
+        "dma_buf_mmap_internal",
+        ("mmap",),
+        "mmap_entry",
+        "mmap_return",
+        "mmap on the fd is not seen",
+    ),
     Probe(
         "dma_buf_mmap",
         ("mmap_importer",),

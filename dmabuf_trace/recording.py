@@ -60,7 +60,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that holds a buffer by an fd (``fd`` >= 0) or by a VMA (``fd`` -1, addresses set)."""
+    """A process that holds a buffer by an fd (``fd`` >= 0) or by a VMA (``fd`` -1)."""
 
     buffer: int
     pid: int
@@ -153,7 +153,9 @@ class Writer:
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._created = not (force and path.exists())
         try:
-            self._fd = os.open(path, flags | (os.O_CREAT | os.O_EXCL if self._created else 0), 0o600)
+            self._fd = os.open(
+                path, flags | (os.O_CREAT | os.O_EXCL if self._created else 0), 0o600
+            )
             if not stat.S_ISREG(os.fstat(self._fd).st_mode):
                 raise OutputError(f"{path} is not a regular file", "choose another -o")
             os.fchmod(self._fd, 0o600)
@@ -211,7 +213,9 @@ class Writer:
 
     def finish(self, ts: int, reason: str) -> None:
         """Append the end block and close the file."""
-        self._write(_frame(BlockKind.END, _json({"ts": ts, "events": self.events, "reason": reason})))
+        self._write(
+            _frame(BlockKind.END, _json({"ts": ts, "events": self.events, "reason": reason}))
+        )
         self.close()
 
     def close(self) -> None:
@@ -279,7 +283,10 @@ class Reader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._file.close()
 
@@ -287,7 +294,7 @@ class Reader:
         self.cut = Cut(offset, reason)
 
     def _next(self) -> tuple[int, bytes] | None:
-        """Kind and payload of the next whole block; None at the end, with ``cut`` set if damaged."""
+        """Kind and payload of the next whole block; None, with ``cut`` set, where there is none."""
         offset = self._file.tell()
         head = self._file.read(BLOCK.size)
         if len(head) < BLOCK.size:
@@ -314,13 +321,15 @@ class Reader:
             raise InputError(f"{self.path} has a block that is not what it claims to be") from None
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks after the header, in file order; stops at the end block or where it was cut."""
+        """The blocks after the header, in file order, up to the end block or the cut."""
         while (found := self._next()) is not None:
             kind, payload = found
             try:
                 block = self._decode(kind, payload)
             except (KeyError, TypeError, ValueError, AttributeError):
-                raise InputError(f"{self.path} has a block that is not what it claims to be") from None
+                raise InputError(
+                    f"{self.path} has a block that is not what it claims to be"
+                ) from None
             if block is not None:
                 yield block
             if isinstance(block, EndBlock):

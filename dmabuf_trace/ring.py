@@ -99,7 +99,9 @@ class Ring:
             return count
         first = int(unfinished[0])
         if not heads[first] & BUSY:
-            raise RuntimeError(f"ring record of {heads[first]} bytes, {self._dtype.itemsize} expected")
+            raise RuntimeError(
+                f"ring record of {heads[first]} bytes, {self._dtype.itemsize} expected"
+            )
         return first
 
     def _copy(self, position: int, length: int) -> NDArray[np.uint8]:

@@ -60,9 +60,13 @@ class Cause:
 
 
 EVENT_FIELDS: Final = (
-    Field("ts", "u64", "ns, CLOCK_MONOTONIC, when the record was made; a timed call: at its return"),
+    Field(
+        "ts", "u64", "ns, CLOCK_MONOTONIC, when the record was made; a timed call: at its return"
+    ),
     Field("dur", "u64", "ns spent in the call on its thread; 0 where the kind is not timed"),
-    Field("buffer", "u64", "inode number of the dma-buf (per boot, never reused); 0: none came to be"),
+    Field(
+        "buffer", "u64", "inode number of the dma-buf (per boot, never reused); 0: none came to be"
+    ),
     Field("object", "u64", "address of the object that the event is about"),
     Field("value", "u64", "per kind"),
     Field("aux", "u64", "per kind; a string id where it names something"),
@@ -239,13 +243,15 @@ CAUSES: Final = (
         "a return without its entry: the call made no event",
         "calls nested on one thread, or an entry that was missed",
     ),
-    Cause(3, "string_lost", "a name did not fit its ring: it is shown as unknown until seen again", ""),
+    Cause(
+        3, "string_lost", "a name did not fit its ring: it is shown as unknown until seen again", ""
+    ),
     Cause(4, "stack_lost", "a kernel stack was not kept: the event has none", ""),
     Cause(5, "unreadable", "the call's arguments could not be read: it made no event", ""),
     Cause(
         6,
         "probe_missed",
-        "the kernel passed over the probe (more calls blocked at once than it has room for): no event",
+        "the kernel passed over the probe, having no room for so many calls at once: no event",
         "record with a larger --maxactive",
     ),
     Cause(7, "recursion", "the kernel skipped the program on a busy processor: no event", ""),
@@ -260,7 +266,14 @@ KIND_NAMES: Final = {kind.id: kind.name for kind in KINDS}
 CAUSE: Final = {cause.name: cause.id for cause in CAUSES}
 """Loss cause id by name."""
 
-WHOLE_EVENT_CAUSES: Final = ("ring_full", "inflight_full", "no_entry", "unreadable", "probe_missed", "recursion")
+WHOLE_EVENT_CAUSES: Final = (
+    "ring_full",
+    "inflight_full",
+    "no_entry",
+    "unreadable",
+    "probe_missed",
+    "recursion",
+)
 """Causes that cost a whole event; the others cost a name or a stack."""
 
 KIND_SLOTS, CAUSE_SLOTS = 32, 8
@@ -300,11 +313,14 @@ def _struct(name: str, fields: tuple[Field, ...], size: int) -> str:
     return "\n".join(lines)
 
 
+_GENERATED = "GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit."
+
+
 def header() -> str:
     """Text of ``bpf/events.gen.h``."""
     parts = [
         "/* SPDX-License-Identifier: GPL-2.0 */",
-        "/* GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit. */",
+        f"/* {_GENERATED} */",
         "#ifndef DMABUF_TRACE_EVENTS_GEN_H",
         "#define DMABUF_TRACE_EVENTS_GEN_H",
         "",
@@ -338,7 +354,7 @@ def header() -> str:
 def reference() -> str:
     """Text of ``bpf/EVENTS.md``."""
     lines = [
-        "<!-- GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit. -->",
+        f"<!-- {_GENERATED} -->",
         "# Events",
         "",
         f"Schema version {VERSION}. One record of {EVENT_DTYPE.itemsize} bytes per event, "
@@ -354,10 +370,8 @@ def reference() -> str:
     ]
     for kind in KINDS:
         lines += ["", f"### {kind.id} `{kind.name}`: {kind.doc}", "", f"Source: `{kind.source}`."]
-        lines += [
-            f"{'Timed' if kind.timed else 'Not timed'}; kernel stack: {'yes' if kind.stack else 'no'}.",
-            "",
-        ]
+        timed, stack = "Timed" if kind.timed else "Not timed", "yes" if kind.stack else "no"
+        lines += [f"{timed}; kernel stack: {stack}.", ""]
         for field in ("object", "value", "aux", "detail", "ret"):
             if text := getattr(kind, field):
                 lines.append(f"- `{field}`: {text}")
@@ -365,7 +379,10 @@ def reference() -> str:
             lines += ["", f"Caveat: {kind.caveat}."]
     lines += ["", "## Names", "", "| field | type | meaning |", "|---|---|---|"]
     lines += [f"| `{field.name}` | {field.type} | {field.doc} |" for field in NAME_FIELDS]
-    lines += ["", "Types: " + ", ".join(f"{number} {name}" for name, number in NAME_TYPES.items()) + "."]
+    lines += [
+        "",
+        "Types: " + ", ".join(f"{number} {name}" for name, number in NAME_TYPES.items()) + ".",
+    ]
     lines += ["", "## Loss", "", "| cause | what it means | what helps |", "|---|---|---|"]
     lines += [f"| `{cause.name}` | {cause.doc} | {cause.hint} |" for cause in CAUSES]
     return "\n".join([*lines, ""])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One recording from beginning to end: attach, run the command, drain, snapshot, close.
+"""Follows a capture while a command runs: signals, the command, the rhythm of the drain.
 
-Imports neither pandas nor rich: a target needs Python, numpy and libbpf.so.1.
+Imports neither pandas nor rich: a target needs Python, numpy and libbpf.so.1. Must not know where
+the events go.
 """
 
 from __future__ import annotations
@@ -14,49 +15,21 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace import schema, snapshot
-from dmabuf_trace.capture import Batch, Capture, CaptureOptions
+from dmabuf_trace import schema
+from dmabuf_trace.capture import Batch, Capture
 from dmabuf_trace.errors import CommandNotExecutableError, CommandNotFoundError, OutputError
-from dmabuf_trace.recording import Writer
 
 DRAIN_SECONDS: Final = 0.02
 LOSS_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 2.0
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordOptions:
-    """What to record: ``duration`` in seconds or None, ``command`` empty for the whole system."""
-
-    output: Path
-    command: tuple[str, ...] = ()
-    duration: float | None = None
-    force: bool = False
-    capture: CaptureOptions = field(default_factory=CaptureOptions)
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a recording.
-
-    ``losses`` has :data:`schema.LOSS_SHAPE`; ``status`` is the command's exit status (128 + signal
-    as in a shell; 0 without a command); ``trouble`` is "" or why the file ends early.
-    """
-
-    events: int
-    losses: NDArray[np.uint64]
-    seconds: float
-    status: int
-    trouble: OutputError | None
 
 
 def find_command(command: tuple[str, ...]) -> None:
@@ -80,7 +53,12 @@ class Interrupt:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ending:
+class Ending:
+    """Why following ended, and the exit status to pass on.
+
+    ``status`` is the command's, 128 + signal as in a shell; 0 without a command.
+    """
+
     reason: str
     status: int
 
@@ -132,39 +110,43 @@ class Child:
         return self.status() or 0
 
 
-class _Recorder:
-    """The state of one recording under way."""
+class Follower:
+    """Hands every batch of a capture to ``sink``, and keeps the loss counters.
 
-    def __init__(self, capture: Capture, writer: Writer) -> None:
+    ``losses`` has :data:`schema.LOSS_SHAPE`; ``lost`` is called with them where they grew.
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        sink: Callable[[Batch], None],
+        lost: Callable[[NDArray[np.uint64]], None] = lambda _: None,
+    ) -> None:
         self.capture = capture
-        self.writer = writer
-        self.stacks: set[int] = set()
+        self.events = 0
         self.losses = np.zeros(schema.LOSS_SHAPE, np.uint64)
-        self._losses_due = 0.0
         self.last_event = time.monotonic()
+        self._sink = sink
+        self._lost = lost
+        self._losses_due = 0.0
 
     def drain(self) -> None:
-        """Write all that has come."""
+        """Hand on all that has come."""
         while len((batch := self.capture.drain()).events) or len(batch.names):
-            self._write(batch)
+            if len(batch.events):
+                self.last_event = time.monotonic()
+                self.events += len(batch.events)
+            self._sink(batch)
         if time.monotonic() >= self._losses_due:
-            self.write_losses()
+            self.count_losses()
 
-    def _write(self, batch: Batch) -> None:
-        if len(batch.names):
-            self.writer.write_names(batch.names)
-        if len(batch.events):
-            self.last_event = time.monotonic()
-            self.stacks.update(np.unique(batch.events["stack"]).tolist())
-            self.writer.write_events(batch.events)
-
-    def write_losses(self) -> None:
-        """Write the counters where they grew."""
+    def count_losses(self) -> None:
+        """Read the counters."""
         self._losses_due = time.monotonic() + LOSS_SECONDS
         losses = self.capture.loader.losses()
         if not np.array_equal(losses, self.losses):
             self.losses = losses
-            self.writer.write_losses(losses)
+            self._lost(losses)
 
     def settle(self) -> None:
         """Go on until nothing has come for a while: the kernel defers some releases."""
@@ -174,81 +156,38 @@ class _Recorder:
             self.drain()
             now = time.monotonic()
 
-    def finish(self, reason: str) -> None:
-        """The end of the file: holders, the rest of the events, losses, stacks."""
-        # holders while the probes still see releases: nobody can let go unseen after the look
-        end = snapshot.take("end")
-        self.capture.detach()
-        detached = time.monotonic_ns()
-        self.drain()
-        self.writer.write_snapshot(end)
-        self.write_losses()
-        self.stacks.discard(schema.UNKNOWN_STACK)
-        self.writer.write_stacks(self.capture.stacks(sorted(self.stacks)))
-        self.writer.finish(detached, reason)
 
+def follow(follower: Follower, command: tuple[str, ...], duration: float | None) -> Ending:
+    """Run the command, if there is one, and drain until there is a reason to stop.
 
-def record(options: RecordOptions, note: Callable[[str], None]) -> Outcome:
-    """Record until the command ends, ``duration`` is over, or a signal comes.
-
-    ``note`` is told once the probes are attached. Nothing is left attached, whatever happens.
-
-    Raises:
-        TraceError: it could not be started; nothing is left behind then.
+    A first signal, or the end of ``duration`` (seconds), is passed on to the command and its end
+    awaited, so that what it still gives back is seen; a second signal ends at once and leaves the
+    command alone. Where the sink fails the command is waited for before the failure goes on: a
+    full disk must not take the workload with it. Call within :func:`signals_waited_for`.
     """
-    find_command(options.command)
-    writer = Writer(options.output, force=options.force)
+    child = Child(command) if command else None
     try:
-        capture = Capture(options.capture)
-    except BaseException:
-        writer.discard()
-        raise
-    try:
-        with signals_waited_for():
-            writer.begin(capture.header(options.command))
-            writer.write_snapshot(snapshot.take("start"))
-            note("attached")
-            return _run(_Recorder(capture, writer), options)
-    finally:
-        capture.close()
-        writer.close()
-
-
-def _run(recorder: _Recorder, options: RecordOptions) -> Outcome:
-    began = time.monotonic()
-    child = Child(options.command) if options.command else None
-    trouble = None
-    status = 0
-    try:
-        ending = _loop(recorder, options.duration, child)
-        status = ending.status
+        ending = _loop(follower, duration, child)
         if child:
-            recorder.settle()
-        recorder.finish(ending.reason)
-    except OutputError as error:
-        trouble = error
-        recorder.capture.detach()
-        status = child.wait() if child else 0
-    seconds = time.monotonic() - began
-    return Outcome(recorder.writer.events, recorder.losses, seconds, status, trouble)
+            follower.settle()
+    except OutputError:
+        if child:
+            follower.capture.detach()
+            child.wait()
+        raise
+    return ending
 
 
-def _loop(recorder: _Recorder, duration: float | None, child: Child | None) -> _Ending:
-    """Drain until there is a reason to stop.
-
-    A first signal, or the end of ``duration``, is passed on to the command and its end awaited, so
-    that what it still gives back is seen; a second signal stops the recording at once and leaves
-    the command alone.
-    """
+def _loop(follower: Follower, duration: float | None, child: Child | None) -> Ending:
     deadline = math.inf if duration is None else time.monotonic() + duration
     reason = ""
     while True:
         interrupt = wait_signal(DRAIN_SECONDS)
-        recorder.drain()
+        follower.drain()
         if child and (status := child.status()) is not None:
-            return _Ending(reason or "command ended", status)
+            return Ending(reason or "command ended", status)
         if interrupt and (reason or not child):
-            return _Ending(interrupt.number.name, 128 + interrupt.number if child else 0)
+            return Ending(interrupt.number.name, 128 + interrupt.number if child else 0)
         if interrupt and child:
             reason = interrupt.number.name
             if not interrupt.from_terminal:
@@ -256,5 +195,5 @@ def _loop(recorder: _Recorder, duration: float | None, child: Child | None) -> _
         if time.monotonic() >= deadline:
             deadline, reason = math.inf, "duration over"
             if not child:
-                return _Ending(reason, 0)
+                return Ending(reason, 0)
             child.signal(signal.SIGTERM)

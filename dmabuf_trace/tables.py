@@ -48,7 +48,7 @@ BUFFER_DTYPE: Final = np.dtype(
         ("export_flags", "<u4"),
         ("fd_installs", "<u4"),
         ("mmaps", "<u4"),
-        ("flags", "<u4"),
+        ("flags", "<i4"),
     ]
 )
 """A buffer from export (``begin``) to release (``end``)."""
@@ -68,7 +68,7 @@ ATTACHMENT_DTYPE: Final = np.dtype(
         ("tid", "<u4"),
         ("stack", "<i4"),
         ("importer", "<u4"),
-        ("flags", "<u4"),
+        ("flags", "<i4"),
     ]
 )
 """An attachment from attach to detach; ``importer`` has the ATTACH_* bits of the event."""
@@ -86,7 +86,7 @@ MAPPING_DTYPE: Final = np.dtype(
         ("pid", "<u4"),
         ("tid", "<u4"),
         ("direction", "<u4"),
-        ("flags", "<u4"),
+        ("flags", "<i4"),
     ]
 )
 """A mapping from the return of map to the entry of unmap; ``dur`` is the map call's length."""

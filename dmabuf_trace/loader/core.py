@@ -41,7 +41,8 @@ def object_bytes() -> bytes:
     file = resources.files("dmabuf_trace.bpf") / f"dmabuf_trace.{machine}.bpf.o"
     if not file.is_file():
         raise UntraceableError(
-            f"no BPF object for {machine} in this installation", "build the package again, with clang"
+            f"no BPF object for {machine} in this installation",
+            "build the package again, with clang",
         )
     return file.read_bytes()
 
@@ -84,7 +85,9 @@ class CoreLoader:
         data = object_bytes()
         opened = self._lib.bpf_object__open_mem(data, len(data), None)
         if not opened:
-            raise UntraceableError(f"the BPF object can't be opened: {self._lib.reason(ctypes.get_errno())}")
+            raise UntraceableError(
+                f"the BPF object can't be opened: {self._lib.reason(ctypes.get_errno())}"
+            )
         self._lib.bpf_map__set_max_entries(
             self._lib.bpf_object__find_map_by_name(opened, b"events"), ring_bytes
         )
@@ -93,7 +96,9 @@ class CoreLoader:
             self._lib.bpf_object__close(opened)
             if os.geteuid() != 0:
                 raise UntraceableError("loading BPF programs needs root", "run with sudo")
-            raise UntraceableError(f"this kernel refuses the BPF programs: {reason}", "see: dmabuf-trace doctor")
+            raise UntraceableError(
+                f"this kernel refuses the BPF programs: {reason}", "see: dmabuf-trace doctor"
+            )
         return int(opened)
 
     def _attach(self, probe: Probe, program: str, maxactive: int) -> str:
@@ -121,14 +126,18 @@ class CoreLoader:
 
     def map_fd(self, name: str) -> int:
         """File descriptor of a map; it belongs to the loader."""
-        return int(self._lib.bpf_map__fd(self._lib.bpf_object__find_map_by_name(self._object, name.encode())))
+        return int(
+            self._lib.bpf_map__fd(
+                self._lib.bpf_object__find_map_by_name(self._object, name.encode())
+            )
+        )
 
     def losses(self) -> NDArray[np.uint64]:
         """Cumulative loss counters, shape :data:`schema.LOSS_SHAPE`.
 
         The programs' own counters, summed over processors, and those that the kernel keeps: hits
-        missed by each kprobe event, and runs skipped by each program. A miss at the entry of a timed
-        call shows as ``no_entry`` at its return and is not counted again.
+        missed by each kprobe event, and runs skipped by each program. A miss at the entry of a
+        timed call shows as ``no_entry`` at its return and is not counted again.
         """
         total = np.zeros(schema.LOSS_SHAPE, np.uint64)
         per_cpu = np.zeros(self._possible_cpus, np.uint64)

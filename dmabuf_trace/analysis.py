@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an analysis is: one question, the tables that it needs, its parameters, a typed result.
+
+Owns the registry, which walks the package ``dmabuf_trace.analyses``: a module there that defines
+``ANALYSIS`` is a sub-command and a part of the report, and nothing else names it. Importing this
+or an analysis does not import pandas. Must not know probes, files or terminals.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from dmabuf_trace.errors import InputError
+from dmabuf_trace.units import count_text, parse_duration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dmabuf_trace.trace import Trace
+
+PACKAGE: Final = "dmabuf_trace.analyses"
+
+ColumnKind = Literal[
+    "id", "text", "count", "bytes", "duration", "time", "share", "flag", "holders", "stack"
+]
+"""How a column is shown; ``time`` is ns since the trace began, ``holders`` a list of holder
+objects, ``stack`` a list of frames, innermost first."""
+
+ParamKind = Literal["duration", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a result: ``name`` with its unit is the JSON key, ``title`` is for people."""
+
+    name: str
+    kind: ColumnKind
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows that answer a part of the question; ``rows`` has exactly ``columns``."""
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: pd.DataFrame
+    empty: str = ""
+    """What to say where there are no rows; "" leaves the table out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an analysis computes: tables, notes on what was not observable, buffers to look at."""
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...] = ()
+    inodes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An answer, with the question and all reasons to doubt it."""
+
+    analysis: Analysis
+    params: Mapping[str, Any]
+    answer: Answer
+    doubts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter: an option ``--name`` of the sub-command; a duration's value is ns."""
+
+    name: str
+    kind: ParamKind
+    default: str
+    help: str
+
+    def parse(self, text: str) -> int | str:
+        """The value of an option's text; "" as a duration is 0."""
+        if self.kind == "text":
+            return text
+        try:
+            return parse_duration(text) if text else 0
+        except InputError as error:
+            option = "--" + self.name.replace("_", "-")
+            raise InputError(f"{option}: {error}", error.hint) from None
+
+
+class Run(Protocol):
+    """The function of an analysis; parameters come by name."""
+
+    def __call__(self, view: View, **params: Any) -> Answer:
+        """Answer the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """One question. ``needs`` are tables, ``relies_on`` the event kinds whose loss spoils it."""
+
+    name: str
+    question: str
+    needs: tuple[str, ...]
+    relies_on: tuple[str, ...]
+    run: Callable[..., Answer]
+    params: tuple[Param, ...] = ()
+    report_rank: int = 0
+    """Place in the report; 0: not part of it."""
+
+    def __call__(self, trace: Trace, **texts: str) -> Result:
+        """Ask ``trace``; parameters are texts, as on the command line."""
+        params = {
+            param.name: param.parse(texts.get(param.name, param.default)) for param in self.params
+        }
+        answer = self.run(View(trace, self.needs), **params)
+        return Result(self, params, answer, doubts(trace, self.relies_on))
+
+
+@dataclass(frozen=True)
+class View:
+    """The declared tables of a trace, and its facts; asking for more is a mistake in the analysis."""
+
+    _trace: Trace
+    _needs: tuple[str, ...] = field(default=())
+
+    if TYPE_CHECKING:
+        buffers: pd.DataFrame = field(init=False)
+        attachments: pd.DataFrame = field(init=False)
+        mappings: pd.DataFrame = field(init=False)
+        errors: pd.DataFrame = field(init=False)
+        holders: pd.DataFrame = field(init=False)
+        events: pd.DataFrame = field(init=False)
+
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        if name not in self._needs:
+            raise AttributeError(f"the analysis does not declare that it needs {name!r}")
+        table: pd.DataFrame = getattr(self._trace, name)
+        return table
+
+    @property
+    def start(self) -> int:
+        """When the trace began, ns."""
+        return self._trace.start
+
+    @property
+    def end(self) -> int:
+        """When the trace ended, ns."""
+        return self._trace.end
+
+    @property
+    def looked_at(self) -> int | None:
+        """When the holders were looked up at the end, ns; None: they were not."""
+        snapshot = self._trace.snapshots.get("end")
+        return snapshot.ts if snapshot else None
+
+    @property
+    def unreadable(self) -> int:
+        """Processes that could not be looked into at the end."""
+        snapshot = self._trace.snapshots.get("end")
+        return snapshot.unreadable if snapshot else 0
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Event kinds that were not observed, and why."""
+        return self._trace.missing
+
+    def stack(self, key: object) -> list[str] | None:
+        """Frames of a stack, innermost first; None where there is none."""
+        frames = self._trace.stacks.get(key) if isinstance(key, int) else None
+        return list(frames) if frames else None
+
+
+_DTYPES: Final[dict[ColumnKind, str]] = {
+    **dict.fromkeys(("id", "count", "bytes", "duration", "time"), "Int64"),
+    "text": "string",
+    "share": "Float64",
+    "flag": "boolean",
+}
+
+
+def frame(columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a DataFrame with exactly ``columns``, gaps (None, NA, absent) as NA."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(
+                [row.get(column.name) for row in rows], dtype=_DTYPES.get(column.kind, "object")
+            )
+            for column in columns
+        }
+    )
+
+
+def doubts(trace: Trace, relies_on: tuple[str, ...]) -> tuple[str, ...]:
+    """Why answers that rest on these event kinds may be wrong."""
+    quality = trace.quality
+    mine = quality[quality["whole_event"] & quality["kind"].isin(relies_on)]
+    losses = mine[mine["what"] == "loss"].groupby("kind", sort=True)["count"].sum()
+    found = []
+    if len(losses):
+        parts = ", ".join(f"{kind} {count:,}" for kind, count in losses.items())
+        found.append(f"may be wrong: {count_text(int(losses.sum()), 'event')} lost ({parts})")
+    for row in mine[mine["what"] == "probe"].itertuples():
+        found.append(
+            f"may be wrong: {row.kind} was not observed ({row.cause or 'no reason given'})"
+        )
+    if trace.cut:
+        found.append(f"may be wrong: the recording was cut ({trace.cut.reason})")
+    return tuple(found)
+
+
+@cache
+def registry() -> dict[str, Analysis]:
+    """Every analysis by name."""
+    package = importlib.import_module(PACKAGE)
+    modules = (
+        importlib.import_module(f"{PACKAGE}.{module.name}")
+        for module in pkgutil.iter_modules(package.__path__)
+    )
+    found = [module.ANALYSIS for module in modules if hasattr(module, "ANALYSIS")]
+    return {analysis.name: analysis for analysis in sorted(found, key=lambda each: each.name)}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""numpy columns -> pandas columns: integers keep their type, gaps are NA, ids become texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def signed(values: Array) -> NDArray[np.int64]:
+    """Unsigned 64-bit numbers that fit: inode numbers, times, sizes."""
+    return values.astype(np.int64)
+
+
+def gaps(values: Array, known: Array) -> pd.Series[int]:
+    """Integers with NA where they are not known."""
+    return pd.Series(pd.arrays.IntegerArray(values.astype(np.int64), ~np.asarray(known, np.bool_)))
+
+
+def strings(values: Array, known: Array | None = None) -> pd.Series[str]:
+    """Texts with NA where they are not known."""
+    series = pd.Series(values, dtype="string")
+    return series if known is None else series.where(known)
+
+
+def texts(keys: Array, text: Callable[[int], str]) -> pd.Series[str]:
+    """The text of each id, looked up once per id."""
+    distinct, index = np.unique(keys, return_inverse=True)
+    return strings(np.array([text(key) for key in distinct.tolist()], object)[index])
+
+
+def look_up(keys: Array, sorted_ids: Array, values: Array) -> Array:
+    """``values`` at the row whose id is the key; zeros (or "") for a key that has none."""
+    if not len(sorted_ids):
+        return np.zeros(len(keys), values.dtype)
+    index = np.minimum(np.searchsorted(sorted_ids, keys), len(sorted_ids) - 1)
+    found = sorted_ids[index] == keys
+    return np.where(found, values[index], np.zeros(1, values.dtype))

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A kernel made of a few lines: what it is told to do becomes a recording.
+
+The clock stands still unless :meth:`Build.wait` moves it, so that every age in a test is exact.
+Buffers have the inode numbers 41, 42, ... in the order of their export.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+from dmabuf_trace.recording import Found, Holder, SnapshotBlock, Writer
+
+START: Final = 1_000_000_000
+US, MS, S = 1_000, 1_000_000, 1_000_000_000
+KIB, MIB = 1 << 10, 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Who makes the calls."""
+
+    pid: int
+    comm: str
+
+
+@dataclass(slots=True)
+class Buffer:
+    """A buffer that the built kernel made."""
+
+    inode: int
+    size: int
+    exporter: str
+    address: int
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An importer device attached to a buffer."""
+
+    buffer: Buffer
+    address: int
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """An attachment mapped by an sg_table."""
+
+    attachment: Attachment
+    sgt: int
+
+
+APP: Final = Process(100, "app")
+
+
+def header(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+    """A header as the recorder writes it, every probe attached."""
+    return {
+        "tool": "0.1.0",
+        "host": {"release": "6.12.0-test", "machine": "x86_64", "hostname": "board"},
+        "command": ["./suite"],
+        "start": {"monotonic_ns": START, "realtime_ns": 1_760_000_000 * S},
+        "probes": [
+            {"kind": kind.name, "symbol": kind.source, "attached": True, "reason": ""}
+            for kind in schema.KINDS
+        ],
+        "options": {},
+        **changes,
+    }
+
+
+@dataclass
+class Build:
+    """Builds one trace; every method that is a kernel's verb makes one event."""
+
+    now: int = START
+    process: Process = APP
+    stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    losses: NDArray[np.uint64] = field(
+        default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64)
+    )
+    snapshots: list[SnapshotBlock] = field(default_factory=list)
+    unreadable: int = 0
+
+    def __post_init__(self) -> None:
+        self._blocks: list[tuple[str, Any]] = []
+        self._named: set[tuple[str, int]] = set()
+        self._next = {"inode": 41, "address": 0xFFFF_8880_0000_1000}
+        self._live: dict[int, Buffer] = {}
+        self._holders: list[Holder] = []
+
+    def wait(self, ns: int) -> None:
+        """Let time pass."""
+        self.now += ns
+
+    def by(self, process: Process) -> Build:
+        """Make the next calls as ``process``."""
+        self.process = process
+        return self
+
+    def _new(self, what: str) -> int:
+        self._next[what] += 1 if what == "inode" else 0x1000
+        return self._next[what] - (1 if what == "inode" else 0)
+
+    def _name(self, kind: str, text: str, driver: str = "", bus: str = "", key: int = 0) -> int:
+        key = key or zlib.crc32(f"{kind}{text}".encode()) + 1
+        if (kind, key) not in self._named or kind == "comm":
+            self._named.add((kind, key))
+            record = np.zeros(1, schema.NAME_DTYPE)
+            raw = text.encode("utf-8", "surrogateescape")
+            record[0] = (key, self.now, schema.NAME_TYPES[kind], self.process.pid, raw, driver, bus)
+            self._blocks.append(("names", record))
+        return key
+
+    def event(self, kind: str, **fields: int) -> None:
+        """One raw event; unset fields are 0, the caller is :attr:`process`."""
+        self._name("comm", self.process.comm, key=self.process.pid)
+        event = np.zeros(1, schema.EVENT_DTYPE)
+        values = {"ts": self.now, "pid": self.process.pid, "tid": self.process.pid, "stack": -1}
+        for name, value in {**values, **fields, "kind": schema.KIND[kind]}.items():
+            event[name] = value
+        self._blocks.append(("events", event))
+
+    def export(
+        self,
+        size: int = 4 * KIB,
+        exporter: str = "system",
+        *,
+        fd: int | None = None,
+        stack: tuple[str, ...] = (),
+        dur: int = 0,
+        errno: int = 0,
+    ) -> Buffer:
+        """Make a buffer, with ``fd`` also install it; ``errno`` lets the export fail."""
+        aux = self._name("exporter", exporter)
+        if errno:
+            self.event("export", value=size, aux=aux, ret=-errno, dur=dur)
+            return Buffer(0, size, exporter, 0)
+        buffer = Buffer(self._new("inode"), size, exporter, self._new("address"))
+        self._live[buffer.inode] = buffer
+        self.event(
+            "export",
+            buffer=buffer.inode,
+            object=buffer.address,
+            value=size,
+            aux=aux,
+            dur=dur,
+            stack=self._stack(stack),
+        )
+        if fd is not None:
+            self.fd(buffer, fd)
+        return buffer
+
+    def existing(self, size: int = 4 * KIB, exporter: str = "system", name: str = "") -> Buffer:
+        """A buffer that was there before: no event."""
+        buffer = Buffer(self._new("inode"), size, exporter, self._new("address"), name)
+        self._live[buffer.inode] = buffer
+        return buffer
+
+    def _stack(self, frames: tuple[str, ...]) -> int:
+        if not frames:
+            return schema.UNKNOWN_STACK
+        key = next((key for key, known in self.stacks.items() if known == frames), len(self.stacks))
+        self.stacks[key] = frames
+        return key
+
+    def fd(self, buffer: Buffer, fd: int) -> None:
+        """Install an fd of the calling process."""
+        self.event("fd_install", buffer=buffer.inode, detail=fd)
+        self._holders.append(Holder(buffer.inode, self.process.pid, self.process.comm, fd))
+
+    def close(self, fd: int) -> None:
+        """Close an fd of the calling process: no event."""
+        self._holders = [h for h in self._holders if (h.pid, h.fd) != (self.process.pid, fd)]
+
+    def mmap(self, buffer: Buffer, start: int = 0x7F00_0000_0000) -> None:
+        """Map the whole buffer into the calling process."""
+        self.event("mmap", buffer=buffer.inode, object=start, value=buffer.size)
+        holder = Holder(buffer.inode, self.process.pid, self.process.comm, -1, start, buffer.size)
+        self._holders.append(holder)
+
+    def munmap(self, buffer: Buffer) -> None:
+        """Unmap the buffer from the calling process: no event."""
+        mine = (buffer.inode, self.process.pid, -1)
+        self._holders = [h for h in self._holders if (h.buffer, h.pid, h.fd) != mine]
+
+    def name(self, buffer: Buffer, text: str) -> None:
+        """DMA_BUF_SET_NAME."""
+        buffer.name = text
+        self.event("set_name", buffer=buffer.inode, aux=self._name("buffer", text))
+
+    def attach(
+        self,
+        buffer: Buffer,
+        device: str = "vivid-000",
+        *,
+        driver: str = "vivid",
+        bus: str = "platform",
+        dynamic: bool = False,
+        dur: int = 0,
+        errno: int = 0,
+        stack: tuple[str, ...] = (),
+        address: int = 0,
+    ) -> Attachment:
+        """Attach a device; ``errno`` lets it be refused, ``address`` re-uses an address."""
+        aux = self._name("device", device, driver, bus)
+        place = 0 if errno else address or self._new("address")
+        self.event(
+            "attach",
+            buffer=buffer.inode,
+            object=place,
+            value=zlib.crc32(device.encode()),
+            aux=aux,
+            detail=schema.ATTACH_DYNAMIC if dynamic else 0,
+            ret=-errno,
+            dur=dur,
+            stack=self._stack(stack),
+        )
+        return Attachment(buffer, place, device)
+
+    def detach(self, attachment: Attachment) -> None:
+        """Detach."""
+        aux = self._name("device", attachment.device)
+        inode = attachment.buffer.inode
+        self.event("detach", buffer=inode, object=attachment.address, aux=aux)
+
+    def map(
+        self,
+        attachment: Attachment,
+        direction: str = "bidirectional",
+        *,
+        dur: int = 0,
+        errno: int = 0,
+        sgt: int = 0,
+    ) -> Mapping:
+        """Map; ``sgt`` lets the exporter hand out a cached sg_table again."""
+        mapping = Mapping(attachment, 0 if errno else sgt or self._new("address"))
+        self.event("map", **self._of(mapping, direction), ret=-errno, dur=dur)
+        return mapping
+
+    def unmap(self, mapping: Mapping, direction: str = "bidirectional") -> None:
+        """Unmap."""
+        self.event("unmap", **self._of(mapping, direction))
+
+    def _of(self, mapping: Mapping, direction: str) -> dict[str, int]:
+        attachment = mapping.attachment
+        return {
+            "buffer": attachment.buffer.inode,
+            "object": attachment.address,
+            "value": mapping.sgt,
+            "aux": self._name("device", attachment.device),
+            "detail": schema.DIRECTIONS.index(direction),
+        }
+
+    def release(self, buffer: Buffer) -> None:
+        """The last reference is gone."""
+        self._live.pop(buffer.inode, None)
+        self.event("release", buffer=buffer.inode, object=buffer.address)
+
+    def lose(self, kind: str, cause: str, count: int) -> None:
+        """Count lost events."""
+        self.losses[schema.KIND[kind], schema.CAUSE[cause]] += np.uint64(count)
+
+    def snapshot(self, when: str) -> None:
+        """What /proc shows now: buffers held by an fd or a VMA, and their holders."""
+        held = {holder.buffer for holder in self._holders}
+        found = tuple(
+            Found(buffer.inode, buffer.size, buffer.exporter, buffer.name)
+            for buffer in self._live.values()
+            if buffer.inode in held
+        )
+        block = SnapshotBlock(when, self.now, found, tuple(self._holders), self.unreadable)
+        self._blocks.append(("snapshot", block))
+
+    def holding(self, buffer: Buffer, fd: int) -> None:
+        """Let the calling process have had an fd for long: no event."""
+        self._holders.append(Holder(buffer.inode, self.process.pid, self.process.comm, fd))
+
+    def events(self) -> NDArray[np.void]:
+        """All events so far."""
+        parts = [block for kind, block in self._blocks if kind == "events"]
+        return np.concatenate([np.zeros(0, schema.EVENT_DTYPE), *parts])
+
+    def names(self) -> NDArray[np.void]:
+        """All names so far."""
+        parts = [block for kind, block in self._blocks if kind == "names"]
+        return np.concatenate([np.zeros(0, schema.NAME_DTYPE), *parts])
+
+    def write(self, path: Path, *, cut: bool = False, **changes: Any) -> Path:  # noqa: ANN401
+        """Write the recording, with an end snapshot unless ``cut``; ``changes`` go to the header."""
+        writer = Writer(path)
+        writer.begin(header(**changes))
+        if not cut:
+            self.snapshot("end")
+        for kind, block in self._blocks:
+            getattr(writer, f"write_{kind}")(block)
+        if self.losses.any():
+            writer.write_losses(self.losses)
+        if cut:
+            writer.close()
+            return path
+        writer.write_stacks(self.stacks)
+        writer.finish(self.now, "command ended")
+        return path
+
+
+def cut(path: Path, size: int) -> Path:
+    """Leave only the first ``size`` bytes of a recording."""
+    path.write_bytes(path.read_bytes()[:size])
+    return path
+
+
+__all__ = [
+    "APP",
+    "KIB",
+    "MIB",
+    "MS",
+    "START",
+    "US",
+    "Attachment",
+    "Buffer",
+    "Build",
+    "Mapping",
+    "Process",
+    "S",
+    "cut",
+    "header",
+    "replace",
+]

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pairing, one event at a time with dicts and lists: slow, obvious, and the judge of the fast one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema, tables
+from dmabuf_trace.tables import Flag
+
+Row = dict[str, Any]
+
+
+def _row(dtype: np.dtype[np.void], **values: Any) -> Row:  # noqa: ANN401 - numbers of any size
+    row: Row = dict.fromkeys(dtype.names or (), 0)
+    if "stack" in row:
+        row["stack"] = schema.UNKNOWN_STACK
+    return {**row, **values}
+
+
+class _Reference:
+    def __init__(self) -> None:
+        self.buffers: list[Row] = []
+        self.attachments: list[Row] = []
+        self.mappings: list[Row] = []
+        self.errors: list[Row] = []
+        self.event_buffers: list[int] = []
+        self.event_attachments: list[int] = []
+
+    def _live(self, rows: list[Row], **keys: int) -> Row | None:
+        for row in rows:
+            over = row["end"] or row["flags"] & (Flag.END_LOST | Flag.OUTLIVED)
+            if not over and all(row[key] == value for key, value in keys.items()):
+                return row
+        return None
+
+    def _add(self, rows: list[Row], row: Row) -> Row:
+        row["id"] = len(rows) + 1
+        rows.append(row)
+        return row
+
+    def feed(self, event: Row) -> None:
+        buffer = self._buffer(event) if event["buffer"] else None
+        attachment = self._attachment(event, buffer)
+        buffer_id = buffer["id"] if buffer else attachment["buffer_id"] if attachment else 0
+        attachment_id = attachment["id"] if attachment else 0
+        self.event_buffers.append(buffer_id)
+        self.event_attachments.append(attachment_id)
+        if attachment:
+            self._mapping(event, buffer_id, attachment)
+        if event["ret"] < 0:
+            named = schema.KIND_NAMES[event["kind"]] in ("export", "attach", "map", "set_name")
+            same = {key: event[key] for key in ("ts", "dur", "pid", "tid", "kind", "cpu")}
+            self.errors.append(
+                _row(
+                    tables.ERROR_DTYPE,
+                    **same,
+                    errno=-event["ret"],
+                    name=event["aux"] if named else 0,
+                    buffer_id=buffer_id,
+                    attachment_id=attachment_id,
+                )
+            )
+
+    def _buffer(self, event: Row) -> Row:
+        kind, ok = schema.KIND_NAMES[event["kind"]], event["ret"] >= 0
+        row = self._live(self.buffers, inode=event["buffer"])
+        if row and row["begin"] and kind == "export" and ok:
+            row["flags"] |= Flag.END_LOST
+            row = None
+        if row is None:
+            new = _row(
+                tables.BUFFER_DTYPE,
+                inode=event["buffer"],
+                seen=event["ts"],
+                flags=Flag.BEGIN_UNSEEN,
+            )
+            row = self._add(self.buffers, new)
+        if kind == "export" and ok:
+            row.update(begin=event["ts"], dur=event["dur"], address=event["object"], flags=0)
+            row.update(size=event["value"], exporter=event["aux"], export_flags=event["detail"])
+            row.update(pid=event["pid"], tid=event["tid"], stack=event["stack"])
+        if kind == "fd_install":
+            row["fd_installs"] += 1
+        if kind in ("mmap", "mmap_importer") and ok:
+            row["mmaps"] += 1
+        if kind == "set_name" and ok:
+            row["name"] = event["aux"]
+        if kind == "release":
+            row["end"] = event["ts"]
+        return row
+
+    def _attachment(self, event: Row, buffer: Row | None) -> Row | None:
+        kind = schema.KIND_NAMES[event["kind"]]
+        if kind not in ("attach", "detach", "map", "unmap") or not event["object"]:
+            return None
+        if kind == "attach" and event["ret"] < 0:
+            return None
+        row = self._live(self.attachments, address=event["object"])
+        if kind == "attach" and row:
+            row["flags"] |= Flag.END_LOST
+            for mapping in self._open_mappings(row):
+                mapping["flags"] |= Flag.END_LOST
+            row = None
+        if row is None:
+            new = _row(
+                tables.ATTACHMENT_DTYPE,
+                address=event["object"],
+                seen=event["ts"],
+                device=event["aux"],
+                buffer_id=buffer["id"] if buffer else 0,
+                flags=Flag.BEGIN_UNSEEN,
+            )
+            row = self._add(self.attachments, new)
+        if kind == "attach":
+            row.update(begin=event["ts"], dur=event["dur"], device_address=event["value"])
+            row.update(importer=event["detail"], pid=event["pid"], tid=event["tid"])
+            row.update(stack=event["stack"], flags=0)
+        if kind == "detach":
+            row["end"] = event["ts"]
+            for mapping in self._open_mappings(row):
+                mapping["flags"] |= Flag.OUTLIVED | Flag.OPEN
+        return row
+
+    def _open_mappings(self, attachment: Row) -> list[Row]:
+        mine = [row for row in self.mappings if row["attachment_id"] == attachment["id"]]
+        return [row for row in mine if not row["end"]]
+
+    def _mapping(self, event: Row, buffer_id: int, attachment: Row) -> None:
+        kind = schema.KIND_NAMES[event["kind"]]
+        new = _row(
+            tables.MAPPING_DTYPE,
+            buffer_id=buffer_id,
+            attachment_id=attachment["id"],
+            sgt=event["value"],
+            device=event["aux"],
+            pid=event["pid"],
+            tid=event["tid"],
+            direction=event["detail"],
+        )
+        if kind == "map" and event["ret"] >= 0:
+            new.update(begin=event["ts"], dur=event["dur"])
+            self._add(self.mappings, new)
+        if kind == "unmap":
+            row = self._live(self.mappings, attachment_id=attachment["id"], sgt=event["value"])
+            if row:
+                row["end"] = event["ts"]
+            else:
+                new.update(end=event["ts"], flags=Flag.BEGIN_UNSEEN)
+                self._add(self.mappings, new)
+
+
+def reference(events: NDArray[np.void]) -> dict[str, list[Any]]:
+    """The tables of a trace, each row a dict."""
+    state = _Reference()
+    for event in events:
+        state.feed(dict(zip(events.dtype.names or (), event.item(), strict=True)))
+    for rows in (state.buffers, state.attachments, state.mappings):
+        for row in rows:
+            if not row["end"] and not row["flags"] & Flag.END_LOST:
+                row["flags"] |= Flag.OPEN
+    return {
+        name: getattr(state, name)
+        for name in (
+            *("buffers", "attachments", "mappings", "errors"),
+            *("event_buffers", "event_attachments"),
+        )
+    }

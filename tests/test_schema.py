@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one source and what is generated from it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dmabuf_trace import schema
+from dmabuf_trace.probes import PROBES
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = schema.generated(ROOT)
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
+def test_committed_files_are_what_the_schema_generates(path: Path) -> None:
+    assert path.read_text() == GENERATED[path], "run: python -m dmabuf_trace.schema"
+
+
+def test_records_have_no_padding_and_fit_the_ring() -> None:
+    for dtype in (schema.EVENT_DTYPE, schema.NAME_DTYPE):
+        assert sum(dtype[name].itemsize for name in dtype.names or ()) == dtype.itemsize
+        assert dtype.itemsize % 8 == 0
+    assert schema.EVENT_DTYPE.itemsize <= 72
+
+
+def test_ids_are_unique_and_fit_the_loss_table() -> None:
+    assert len(schema.KIND_NAMES) == len(schema.KINDS)
+    assert max(schema.KIND_NAMES) < schema.KIND_SLOTS
+    assert sorted(schema.CAUSE.values()) == list(range(len(schema.CAUSES)))
+    assert len(schema.CAUSES) <= schema.CAUSE_SLOTS
+    assert set(schema.WHOLE_EVENT_CAUSES) <= set(schema.CAUSE)
+
+
+def test_every_kind_comes_from_one_probe_and_every_program_is_used() -> None:
+    kinds = [kind for probe in PROBES for kind in probe.kinds]
+    assert sorted(kinds) == sorted(schema.KIND)
+
+    sources = "".join(path.read_text() for path in (ROOT / "bpf").glob("*.bpf.c"))
+    programs = set(re.findall(r"^PROBE\((\w+)\)$", sources, re.MULTILINE))
+    used = {program for probe in PROBES for program in (probe.entry, probe.returned) if program}
+    assert programs == used
+
+
+def test_timed_kinds_are_those_with_a_return_probe() -> None:
+    timed = {kind for probe in PROBES if probe.returned for kind in probe.kinds}
+    assert {kind.name for kind in schema.KINDS if kind.timed} == timed
