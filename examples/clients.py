@@ -10,7 +10,7 @@ import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -108,10 +108,21 @@ def video_node(name: str) -> Path:
     raise FileNotFoundError(f"no V4L2 device {name}: modprobe vivid n_devs=2 allocators=1,1")
 
 
+def _quiet(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def stream(capture: Path, out: Path, frames: int) -> None:
-    """Stream from one V4L2 device into another one without a copy: EXPBUF, then DMABUF import."""
-    command = ["v4l2-ctl", "-d", str(capture), "-e", str(out)]
+    """Stream from one vivid into another one without a copy: EXPBUF, then DMABUF import.
+
+    Raises:
+        RuntimeError: v4l2-ctl, which exits with 0 in any case, said that something failed.
+    """
+    v4l2 = ["v4l2-ctl", "-d", str(capture), "-e", str(out)]
+    # HDMI on both sides: the same frame size, so that each buffer fits the other device
+    _quiet(["v4l2-ctl", "-d", str(capture), "--set-input=3"])
+    _quiet(["v4l2-ctl", "-d", str(out), "--set-output=1"])
     options = ["--stream-mmap", "--stream-out-dmabuf", f"--stream-count={frames}"]
-    subprocess.run(
-        [*command, *options], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    done = subprocess.run([*v4l2, *options], check=True, capture_output=True, text=True)
+    if "failed" in done.stdout + done.stderr:
+        raise RuntimeError(f"v4l2-ctl: {done.stderr.strip()}")

@@ -62,7 +62,7 @@ class Mapping:
 APP: Final = Process(100, "app")
 
 
-def header(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - any JSON value
+def header(**changes: Any) -> dict[str, Any]:
     """A header as the recorder writes it, every probe attached."""
     return {
         "tool": "0.1.0",
@@ -295,8 +295,8 @@ class Build:
         parts = [block for kind, block in self._blocks if kind == "names"]
         return np.concatenate([np.zeros(0, schema.NAME_DTYPE), *parts])
 
-    def write(self, path: Path, *, cut: bool = False, **changes: Any) -> Path:  # noqa: ANN401
-        """Write the recording, with an end snapshot unless ``cut``; ``changes`` go to the header."""
+    def write(self, path: Path, *, cut: bool = False, **changes: Any) -> Path:
+        """Write the recording, with an end snapshot unless ``cut``; ``changes``: of the header."""
         writer = Writer(path)
         writer.begin(header(**changes))
         if not cut:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pairing, one event at a time with dicts and lists: slow, obvious, and the judge of the fast one."""
+"""Pairing, one event at a time with dicts and lists: slow, obvious, and the fast one's judge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dmabuf_trace.tables import Flag
 Row = dict[str, Any]
 
 
-def _row(dtype: np.dtype[np.void], **values: Any) -> Row:  # noqa: ANN401 - numbers of any size
+def _row(dtype: np.dtype[np.void], **values: Any) -> Row:
     row: Row = dict.fromkeys(dtype.names or (), 0)
     if "stack" in row:
         row["stack"] = schema.UNKNOWN_STACK

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Following a command: its end, its status, signals, time limits, a sink that fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+
+from dmabuf_trace import schema
+from dmabuf_trace.capture import Batch, Capture
+from dmabuf_trace.errors import (
+    CommandNotExecutableError,
+    CommandNotFoundError,
+    OutputError,
+)
+from dmabuf_trace.session import Ending, Follower, find_command, follow, signals_waited_for
+
+NO_NAMES = np.empty(0, schema.NAME_DTYPE)
+
+
+class ScriptedCapture:
+    """Stands for the rings: hands out batches, and does something whenever it is asked for one."""
+
+    def __init__(self, *sizes: int, on_drain: Callable[[], None] = lambda: None) -> None:
+        self._sizes = list(sizes)
+        self._on_drain = on_drain
+        self.loader = self
+        self.detached = False
+        self.lost = np.zeros(schema.LOSS_SHAPE, np.uint64)
+
+    def drain(self) -> Batch:
+        self._on_drain()
+        size = self._sizes.pop(0) if self._sizes else 0
+        return Batch(NO_NAMES, np.zeros(size, schema.EVENT_DTYPE))
+
+    def losses(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+        return self.lost.copy()
+
+    def detach(self) -> None:
+        self.detached = True
+
+
+def run(
+    capture: ScriptedCapture,
+    *command: str,
+    duration: float | None = None,
+    sink: Callable[[Batch], None] = lambda _: None,
+) -> tuple[Ending, Follower]:
+    follower = Follower(cast("Capture", capture), sink)
+    with signals_waited_for():
+        return follow(follower, command, duration), follower
+
+
+def python(code: str) -> tuple[str, str, str]:
+    return sys.executable, "-c", code
+
+
+def test_the_commands_end_and_status_are_passed_on() -> None:
+    ending, _ = run(ScriptedCapture(), *python("raise SystemExit(7)"))
+    assert ending == Ending("command ended", 7)
+
+
+def test_a_command_killed_by_a_signal_ends_as_in_a_shell() -> None:
+    ending, _ = run(ScriptedCapture(), *python("import os; os.kill(os.getpid(), 9)"))
+    assert ending == Ending("command ended", 128 + 9)
+
+
+def test_every_batch_reaches_the_sink() -> None:
+    sizes: list[int] = []
+    _, follower = run(
+        ScriptedCapture(3, 5, 2), *python("pass"), sink=lambda batch: sizes.append(len(batch.events))
+    )
+    assert sizes == [3, 5, 2]
+    assert follower.events == 10
+
+
+def test_the_duration_ends_a_recording_of_the_whole_system() -> None:
+    ending, _ = run(ScriptedCapture(), duration=0)
+    assert ending == Ending("duration over", 0)
+
+
+def test_the_duration_ends_the_command() -> None:
+    ending, _ = run(ScriptedCapture(), *python("import signal; signal.pause()"), duration=0)
+    assert ending == Ending("duration over", 128 + signal.SIGTERM)
+
+
+def test_a_signal_ends_a_recording_of_the_whole_system() -> None:
+    capture = ScriptedCapture(on_drain=lambda: os.kill(os.getpid(), signal.SIGINT))
+    ending, _ = run(capture)
+    assert ending == Ending("SIGINT", 0)
+
+
+def test_a_signal_is_passed_on_and_what_the_command_does_then_is_seen(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    code = f"""
+import pathlib, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+pathlib.Path({str(ready)!r}).touch()
+signal.pause()
+"""
+    sent: list[bool] = []
+
+    def send_once() -> None:
+        if ready.exists() and not sent:
+            sent.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    ending, _ = run(ScriptedCapture(on_drain=send_once), *python(code))
+    assert ending == Ending("SIGTERM", 3)
+
+
+def test_a_second_signal_leaves_a_stubborn_command_alone(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    code = f"""
+import os, pathlib, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+path = pathlib.Path({str(pid_file)!r})
+path.with_suffix(".new").write_text(str(os.getpid()))
+path.with_suffix(".new").rename(path)
+while True:
+    signal.pause()
+"""
+
+    def send() -> None:
+        if pid_file.exists():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    ending, _ = run(ScriptedCapture(on_drain=send), *python(code))
+    assert ending == Ending("SIGINT", 128 + signal.SIGINT)
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_losses_are_counted() -> None:
+    capture = ScriptedCapture()
+    capture.lost[schema.KIND["map"], schema.CAUSE["ring_full"]] = 4
+    _, follower = run(capture, *python("pass"))
+    assert follower.losses.sum() == 4
+
+
+def test_a_sink_that_fails_does_not_take_the_command_with_it(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+
+    def full(_: Batch) -> None:
+        raise OutputError("can't write x: No space left on device")
+
+    capture = ScriptedCapture(1)
+    with pytest.raises(OutputError):
+        run(capture, *python(f"import pathlib; pathlib.Path({str(done)!r}).touch()"), sink=full)
+    assert done.exists()
+    assert capture.detached
+
+
+def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CommandNotFoundError, match="command not found: no-such-command"):
+        find_command(("no-such-command",))
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    with pytest.raises(CommandNotExecutableError, match="can't be executed"):
+        find_command((str(plain),))
+    find_command(())
+    find_command(("sh", "-c", "true"))
