@@ -62,9 +62,9 @@ def _btf() -> Feature:
 
 
 def _symbols() -> Feature:
-    """Whether stacks will have names: hidden addresses read as zero."""
+    """Whether stacks will have names: hidden addresses read as zero, and so do some shown ones."""
     with Path("/proc/kallsyms").open() as file:
-        found = bool(int(file.readline().split()[0], 16))
+        found = any(int(line.split(maxsplit=1)[0], 16) for line in file)
     detail = "/proc/kallsyms" if found else "/proc/kallsyms hides addresses (kernel.kptr_restrict)"
     return Feature("kernel symbols", found, detail, "stacks are bare addresses")
 

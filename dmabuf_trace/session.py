@@ -65,11 +65,16 @@ class Ending:
 
 @contextmanager
 def signals_waited_for() -> Iterator[None]:
-    """Within: SIGINT, SIGTERM, SIGHUP and SIGCHLD come only through :func:`wait_signal`."""
+    """Within: SIGINT, SIGTERM, SIGHUP and SIGCHLD come only through :func:`wait_signal`.
+
+    One that comes after the end was decided is dropped: it asked for what has happened.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
+        while signal.sigtimedwait(SIGNALS, 0):
+            pass
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
