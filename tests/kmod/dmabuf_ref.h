@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * dmabuf_ref: a reference dma-buf exporter with importer devices of its own.
+ *
+ * Every ioctl of /dev/dmabuf_ref makes the kernel do one stated thing, and the
+ * counters say what it did. This header is the only definition of both: the
+ * module includes it, and a test compares client.py with it.
+ *
+ * All fields have a fixed width and no structure has padding, so the layout is
+ * the same for every architecture and for 32-bit callers.
+ */
+#ifndef DMABUF_REF_H
+#define DMABUF_REF_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define DMABUF_REF_MAX_SIZE	(256ULL << 20)	/* bytes of one buffer */
+#define DMABUF_REF_MAX_DELAY_US	(10ULL * 1000 * 1000)
+
+/* dmabuf_ref_export.flags */
+#define DMABUF_REF_READONLY	(1U << 0)	/* the fd is O_RDONLY */
+#define DMABUF_REF_EAGER	(1U << 1)	/* allocate now, not late */
+#define DMABUF_REF_CONTIGUOUS	(1U << 2)	/* one block in any case */
+
+/* dmabuf_ref_handle.flags, for DETACH only */
+#define DMABUF_REF_FORCE	(1U << 0)	/* unmap and vunmap first */
+
+/*
+ * The importer devices, all bound to the driver "dmabuf-ref-importer".
+ * A scattered buffer needs one segment a page; a contiguous one needs one
+ * segment for each max_seg_size bytes.
+ */
+enum dmabuf_ref_importer {
+	DMABUF_REF_IMP64,	/* "dmabuf-ref-imp64": 64-bit mask, scatters */
+	DMABUF_REF_IMP32,	/* "dmabuf-ref-imp32": 32-bit mask, scatters */
+	DMABUF_REF_CONTIG,	/* "dmabuf-ref-contig": 1 segment of any size */
+	DMABUF_REF_SEG,		/* "dmabuf-ref-seg": 4 segments of 64 KiB */
+	DMABUF_REF_NR_IMPORTERS,
+};
+
+/* The operations that INJECT and GATE act upon: the exporter's own. */
+enum dmabuf_ref_op {
+	DMABUF_REF_OP_EXPORT,		/* before dma_buf_export() */
+	DMABUF_REF_OP_ATTACH,
+	DMABUF_REF_OP_DETACH,		/* cannot fail: delay and gate only */
+	DMABUF_REF_OP_MAP,
+	DMABUF_REF_OP_UNMAP,		/* cannot fail */
+	DMABUF_REF_OP_MMAP,
+	DMABUF_REF_OP_BEGIN_CPU,
+	DMABUF_REF_OP_END_CPU,
+	DMABUF_REF_OP_VMAP,		/* cannot fail: the core would WARN */
+	DMABUF_REF_OP_VUNMAP,		/* cannot fail */
+	DMABUF_REF_OP_RELEASE,		/* cannot fail */
+	DMABUF_REF_NR_OPS,
+};
+
+/**
+ * struct dmabuf_ref_export - create a buffer; the ioctl returns its fd
+ * @size:	in: bytes, 1 to DMABUF_REF_MAX_SIZE; out: rounded up to pages
+ * @ino:	out: inode number, the identity of the buffer
+ * @flags:	in: DMABUF_REF_READONLY, _EAGER, _CONTIGUOUS
+ * @reserved:	in: 0
+ */
+struct dmabuf_ref_export {
+	__u64 size;
+	__u64 ino;
+	__u32 flags;
+	__u32 reserved;
+};
+
+/**
+ * struct dmabuf_ref_attach - attach any dma-buf; the ioctl returns a handle
+ * @fd:		in: a dma-buf of any exporter
+ * @importer:	in: enum dmabuf_ref_importer
+ *
+ * The handle belongs to the open file of /dev/dmabuf_ref: the last close of
+ * that file unmaps, detaches and puts what is left.
+ */
+struct dmabuf_ref_attach {
+	__s32 fd;
+	__u32 importer;
+};
+
+/**
+ * struct dmabuf_ref_map - map an attachment
+ * @handle:	in: from ATTACH
+ * @direction:	in: enum dma_data_direction, 0 to 2 (DMA_NONE is refused)
+ * @nents:	out: segments as the device sees them
+ * @reserved:	in: 0
+ * @bytes:	out: sum of the segments' lengths
+ *
+ * A handle may be mapped several times; UNMAP takes the newest mapping first.
+ */
+struct dmabuf_ref_map {
+	__u32 handle;
+	__u32 direction;
+	__u32 nents;
+	__u32 reserved;
+	__u64 bytes;
+};
+
+/**
+ * struct dmabuf_ref_handle - argument of UNMAP, VMAP, VUNMAP, DETACH and LEAK
+ * @handle:	in: from ATTACH
+ * @flags:	in: 0, or DMABUF_REF_FORCE for DETACH
+ *
+ * VMAP begins CPU access first and VUNMAP ends it, both bidirectional.
+ */
+struct dmabuf_ref_handle {
+	__u32 handle;
+	__u32 flags;
+};
+
+/**
+ * struct dmabuf_ref_inject - let the next calls of an operation be slow or fail
+ * @op:		in: enum dmabuf_ref_op
+ * @error:	in: errno as a positive number, 0 for a delay only
+ * @count:	in: how many calls; 0 takes the injection back
+ * @reserved:	in: 0
+ * @delay_us:	in: sleep before the operation, up to DMABUF_REF_MAX_DELAY_US
+ *
+ * An injection, like a closed gate, ends with the open file that made it. (A
+ * call that waits at a gate keeps the file that it was made through open.)
+ */
+struct dmabuf_ref_inject {
+	__u32 op;
+	__s32 error;
+	__u32 count;
+	__u32 reserved;
+	__u64 delay_us;
+};
+
+/**
+ * struct dmabuf_ref_gate - let every call of an operation wait, or go on
+ * @op:		in: enum dmabuf_ref_op
+ * @closed:	in: 1 closes the gate, 0 opens it
+ *
+ * Only SIGKILL ends the wait early (-EINTR). A waiting map holds the buffer's
+ * reservation lock, as a slow exporter would: reading debugfs bufinfo waits for
+ * it, and whoever creates or frees any dma-buf then waits for bufinfo.
+ */
+struct dmabuf_ref_gate {
+	__u32 op;
+	__u32 closed;
+};
+
+/**
+ * struct dmabuf_ref_counters - what the module did since it was loaded
+ *
+ * Never reset: take differences. Each one is exact under concurrency, but the
+ * set is no snapshot while operations are running.
+ *
+ * Calls that the module made, counted where they return:
+ * @export_ok:		dma_buf_export() that returned a buffer
+ * @export_failed:	dma_buf_export() that returned an error
+ * @export_refused:	valid EXPORT requests that ended before
+ *			dma_buf_export(): injected error or no memory
+ * @fd_ok:		dma_buf_fd() that returned an fd
+ * @fd_failed:		dma_buf_fd() that returned an error
+ * @get_ok:		dma_buf_get() that returned a buffer (ATTACH, LEAK_REF)
+ * @get_failed:		dma_buf_get() that returned an error
+ * @put:		dma_buf_put(), also where EXPORT or ATTACH undo
+ * @attach_ok:		dma_buf_attach() that returned an attachment
+ * @attach_failed:	dma_buf_attach() that returned an error
+ * @detach:		dma_buf_detach()
+ * @map_ok:		dma_buf_map_attachment_unlocked() that returned a table
+ * @map_failed:		dma_buf_map_attachment_unlocked() that returned an error
+ * @unmap:		dma_buf_unmap_attachment_unlocked()
+ * @begin_ok:		dma_buf_begin_cpu_access(), around VMAP, that returned 0
+ * @begin_failed:	dma_buf_begin_cpu_access() that returned an error
+ * @end_ok:		dma_buf_end_cpu_access(), after VUNMAP, that returned 0
+ * @end_failed:		dma_buf_end_cpu_access() that returned an error
+ * @vmap_ok:		dma_buf_vmap_unlocked() that returned 0
+ * @vmap_failed:	dma_buf_vmap_unlocked() that returned an error
+ * @vunmap:		dma_buf_vunmap_unlocked()
+ *
+ * Calls into the exporter, whoever the importer is. With static importers,
+ * and for buffers of this exporter, each equals the calls of the core function
+ * named:
+ * @op_attach_ok:	ops->attach that succeeded: dma_buf_dynamic_attach()
+ *			(dma_buf_attach() is a jump to it)
+ * @op_attach_failed:	ops->attach that failed
+ * @op_detach:		ops->detach: dma_buf_detach()
+ * @op_map_ok:		ops->map_dma_buf that succeeded:
+ *			dma_buf_map_attachment()
+ * @op_map_failed:	ops->map_dma_buf that failed
+ * @op_unmap:		ops->unmap_dma_buf: dma_buf_unmap_attachment()
+ * @op_mmap_ok:		ops->mmap that succeeded: dma_buf_mmap_internal(), plus
+ *			dma_buf_mmap() by other drivers
+ * @op_mmap_failed:	ops->mmap that failed (a range beyond the buffer is
+ *			refused by the core before)
+ * @op_begin_ok:	ops->begin_cpu_access that succeeded:
+ *			dma_buf_begin_cpu_access()
+ * @op_begin_failed:	ops->begin_cpu_access that failed
+ * @op_end_ok:		ops->end_cpu_access that succeeded: end_ok, plus
+ *			DMA_BUF_IOCTL_SYNC with END, where the core function is
+ *			inlined into dma_buf_ioctl()
+ * @op_end_failed:	ops->end_cpu_access that failed
+ * @op_vmap_ok:		ops->vmap that succeeded: only the first of nested
+ *			dma_buf_vmap() reaches it
+ * @op_vmap_failed:	ops->vmap that failed
+ * @op_vunmap:		ops->vunmap: only the last of nested dma_buf_vunmap()
+ * @op_release:		ops->release: dma_buf_release() of a whole buffer
+ *
+ * What exists now:
+ * @live_buffers:	buffers of this exporter
+ * @live_attachments:	attachments to them, by any device
+ * @live_maps:		mappings of them, by any device
+ * @live_pages:		pages allocated for them
+ * @live_handles:	attachments made by ATTACH, leaked ones included
+ * @gate_waiters:	calls waiting at a closed gate
+ * @leaked_attachments:	handles given to LEAK and not undone
+ * @leaked_refs:	references made by LEAK_REF and not undone
+ */
+struct dmabuf_ref_counters {
+	__u64 export_ok;
+	__u64 export_failed;
+	__u64 export_refused;
+	__u64 fd_ok;
+	__u64 fd_failed;
+	__u64 get_ok;
+	__u64 get_failed;
+	__u64 put;
+	__u64 attach_ok;
+	__u64 attach_failed;
+	__u64 detach;
+	__u64 map_ok;
+	__u64 map_failed;
+	__u64 unmap;
+	__u64 begin_ok;
+	__u64 begin_failed;
+	__u64 end_ok;
+	__u64 end_failed;
+	__u64 vmap_ok;
+	__u64 vmap_failed;
+	__u64 vunmap;
+	__u64 op_attach_ok;
+	__u64 op_attach_failed;
+	__u64 op_detach;
+	__u64 op_map_ok;
+	__u64 op_map_failed;
+	__u64 op_unmap;
+	__u64 op_mmap_ok;
+	__u64 op_mmap_failed;
+	__u64 op_begin_ok;
+	__u64 op_begin_failed;
+	__u64 op_end_ok;
+	__u64 op_end_failed;
+	__u64 op_vmap_ok;
+	__u64 op_vmap_failed;
+	__u64 op_vunmap;
+	__u64 op_release;
+	__u64 live_buffers;
+	__u64 live_attachments;
+	__u64 live_maps;
+	__u64 live_pages;
+	__u64 live_handles;
+	__u64 gate_waiters;
+	__u64 leaked_attachments;
+	__u64 leaked_refs;
+};
+
+#define DMABUF_REF_IOC_MAGIC	0xdb
+
+/* EXPORT returns an fd, ATTACH a handle, UNDO_LEAKS how many; others 0. */
+#define DMABUF_REF_EXPORT \
+	_IOWR(DMABUF_REF_IOC_MAGIC, 0x00, struct dmabuf_ref_export)
+#define DMABUF_REF_ATTACH \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x01, struct dmabuf_ref_attach)
+#define DMABUF_REF_MAP \
+	_IOWR(DMABUF_REF_IOC_MAGIC, 0x02, struct dmabuf_ref_map)
+#define DMABUF_REF_UNMAP \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x03, struct dmabuf_ref_handle)
+#define DMABUF_REF_VMAP \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x04, struct dmabuf_ref_handle)
+#define DMABUF_REF_VUNMAP \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x05, struct dmabuf_ref_handle)
+#define DMABUF_REF_DETACH \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x06, struct dmabuf_ref_handle)
+/* Takes the handle away from the file: it stays attached until UNDO_LEAKS. */
+#define DMABUF_REF_LEAK \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x07, struct dmabuf_ref_handle)
+/* The argument points to an fd; its buffer gets a reference nobody puts. */
+#define DMABUF_REF_LEAK_REF \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x08, __s32)
+#define DMABUF_REF_UNDO_LEAKS \
+	_IO(DMABUF_REF_IOC_MAGIC, 0x09)
+#define DMABUF_REF_INJECT \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x0a, struct dmabuf_ref_inject)
+#define DMABUF_REF_GATE \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x0b, struct dmabuf_ref_gate)
+#define DMABUF_REF_COUNTERS \
+	_IOR(DMABUF_REF_IOC_MAGIC, 0x0c, struct dmabuf_ref_counters)
+
+#endif /* DMABUF_REF_H */

@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef DMABUF_REF_INTERNAL_H
+#define DMABUF_REF_INTERNAL_H
+
+#include <linux/atomic.h>
+#include <linux/device.h>
+#include <linux/dma-buf.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/stddef.h>
+#include <linux/xarray.h>
+
+#include "dmabuf_ref.h"
+
+/* Kbuild asks the headers: 6.1 has only the one that locks by itself. */
+#ifndef REF_HAVE_VMAP_UNLOCKED
+#define dma_buf_vmap_unlocked	dma_buf_vmap
+#define dma_buf_vunmap_unlocked	dma_buf_vunmap
+#endif
+
+/* struct dmabuf_ref_counters, each field as an atomic64_t (main.c) */
+#define REF_NR_COUNTERS (sizeof(struct dmabuf_ref_counters) / sizeof(__u64))
+extern atomic64_t ref_counters[REF_NR_COUNTERS];
+
+#define REF_COUNTER(field)						\
+	(&ref_counters[offsetof(struct dmabuf_ref_counters, field) /	\
+		       sizeof(__u64)])
+#define ref_inc(field)	atomic64_inc(REF_COUNTER(field))
+#define ref_dec(field)	atomic64_dec(REF_COUNTER(field))
+/* counts field_ok or field_failed */
+#define ref_result(err, field)						\
+	atomic64_inc((err) ? REF_COUNTER(field##_failed) :		\
+			     REF_COUNTER(field##_ok))
+
+/* An open file of /dev/dmabuf_ref: number -> struct ref_handle (handle.c) */
+struct ref_file {
+	struct xarray handles;
+};
+
+/* fault.c: what INJECT and GATE asked for; files only as owners */
+void ref_faults_init(void);
+int ref_fault(enum dmabuf_ref_op op);
+int ref_inject(const struct ref_file *owner,
+	       const struct dmabuf_ref_inject *req);
+int ref_gate(const struct ref_file *owner, const struct dmabuf_ref_gate *req);
+void ref_faults_end(const struct ref_file *owner);
+
+/**
+ * struct ref_buffer - what a dma_buf's priv points to
+ * @lock: protects all below; nests inside the dma_resv lock and mmap_lock
+ * @attachments: list of struct ref_attachment
+ * @nr_pages: its size, constant
+ * @contiguous: the layout asked for; once there are pages, the one they have
+ * @pages: the storage, NULL until first use
+ * @last_byte: highest physical address of the storage
+ */
+struct ref_buffer {
+	struct mutex lock;
+	struct list_head attachments;
+	unsigned int nr_pages;
+	bool contiguous;
+	struct page **pages;
+	phys_addr_t last_byte;
+};
+
+/**
+ * struct ref_attachment - what an attachment's priv points to
+ * @node: in ref_buffer.attachments
+ * @dev: the importer
+ * @mappings: list of struct ref_mapping (exporter.c)
+ */
+struct ref_attachment {
+	struct list_head node;
+	struct device *dev;
+	struct list_head mappings;
+};
+
+static inline size_t ref_buffer_size(const struct ref_buffer *buf)
+{
+	return (size_t)buf->nr_pages << PAGE_SHIFT;
+}
+
+/* storage.c: all with ref_buffer.lock held, or before anyone else knows it */
+int ref_storage_ensure(struct ref_buffer *buf);
+void ref_storage_free(struct ref_buffer *buf);
+bool ref_storage_fits(const struct ref_buffer *buf, struct device *dev);
+bool ref_storage_can_fit(const struct ref_buffer *buf, struct device *dev);
+size_t ref_segment_size(const struct ref_buffer *buf, struct device *dev);
+
+/* exporter.c */
+struct dma_buf *ref_export(u64 size, u32 flags);
+
+/* importer.c */
+int ref_importers_register(void);
+void ref_importers_unregister(void);
+struct device *ref_importer_device(u32 importer);
+unsigned int ref_importer_max_segments(struct device *dev);
+
+/* handle.c */
+int ref_attach(struct ref_file *file, int fd, u32 importer);
+int ref_map(struct ref_file *file, struct dmabuf_ref_map __user *arg);
+int ref_unmap(struct ref_file *file, u32 id);
+int ref_vmap(struct ref_file *file, u32 id);
+int ref_vunmap(struct ref_file *file, u32 id);
+int ref_detach(struct ref_file *file, u32 id, bool force);
+void ref_detach_all(struct ref_file *file);
+
+int ref_leak(struct ref_file *file, u32 id);
+int ref_leak_ref(int fd);
+int ref_undo_leaks(void);
+
+#endif /* DMABUF_REF_INTERNAL_H */

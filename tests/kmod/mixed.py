@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks: ten thousand mixed operations by racing processes leave nothing, and are all counted."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from tests.kmod import client
+from tests.kmod.client import PAGE_SIZE, Buffer, Direction, ExportFlag, Importer, Ref, Vma
+from tests.kmod.harness import counted, idle, seeded, wait_until
+
+SEED = 20120309
+PROCESSES = 8
+OPERATIONS = 10_000  # of all processes together
+MOST_BUFFERS = 8
+
+
+@dataclass(slots=True)
+class Player:
+    """One process: does random operations and keeps its own account of what succeeded."""
+
+    rng: random.Random
+    ref: Ref
+    done: Counter[str] = field(default_factory=Counter)
+    buffers: list[Buffer] = field(default_factory=list)
+    maps: dict[int, int] = field(default_factory=dict)  # handle -> how many
+    vmas: list[Vma] = field(default_factory=list)
+
+    def step(self) -> None:
+        if not self.buffers:
+            self.export()
+        handles = [self.map, self.map, self.unmap, self.detach, self.leak] if self.maps else []
+        choices = [self.export, self.attach, self.attach, self.mmap, self.sync, self.drop, *handles]
+        self.rng.choice(choices)()
+
+    def export(self) -> None:
+        if len(self.buffers) < MOST_BUFFERS:
+            size = self.rng.randrange(1, 32 * PAGE_SIZE)
+            self.buffers.append(self.ref.export(size, self.rng.randrange(1 << len(ExportFlag))))
+            self.done["export_ok"] += 1
+
+    def attach(self) -> None:
+        try:
+            handle = self.ref.attach(self.rng.choice(self.buffers), self.rng.choice(list(Importer)))
+        except OSError:
+            self.done["attach_failed"] += 1
+        else:
+            self.maps[handle] = 0
+            self.done["attach_ok"] += 1
+
+    def map(self) -> None:
+        handle = self.rng.choice(list(self.maps))
+        self.ref.map(handle, self.rng.choice(list(Direction)))
+        self.maps[handle] += 1
+        self.done["map_ok"] += 1
+
+    def unmap(self) -> None:
+        handle = self.rng.choice(list(self.maps))
+        with suppress(OSError):  # nothing mapped
+            self.ref.unmap(handle)
+            self.maps[handle] -= 1
+
+    def detach(self) -> None:
+        handle = self.rng.choice(list(self.maps))
+        self.ref.detach(handle, force=True)
+        del self.maps[handle]
+
+    def leak(self) -> None:
+        if self.rng.random() < 0.1:
+            handle = self.rng.choice(list(self.maps))
+            self.ref.leak(handle)
+            del self.maps[handle]
+
+    def mmap(self) -> None:
+        self.vmas.append(self.rng.choice(self.buffers).mmap(client.PROT_READ))
+        self.done["op_mmap_ok"] += 1
+        if self.rng.random() < 0.8:
+            self.vmas.pop(self.rng.randrange(len(self.vmas))).close()
+
+    def sync(self) -> None:
+        buffer = self.rng.choice(self.buffers)
+        client.sync_start(buffer.fd)
+        client.sync_end(buffer.fd)
+        self.done["op_begin_ok"] += 1
+
+    def drop(self) -> None:
+        self.buffers.pop(self.rng.randrange(len(self.buffers))).close()
+
+
+def _play(number: int, account: int) -> None:
+    """A child: play, write the account, and exit with everything still open."""
+    player = Player(seeded(SEED + number), Ref())
+    for _ in range(OPERATIONS // PROCESSES):
+        player.step()
+    lines = "".join(f"{name} {count}\n" for name, count in player.done.items())
+    os.write(account, lines.encode())
+    os._exit(0)
+
+
+def check_mixed_operations(ref: Ref) -> None:
+    """10,000 random operations of 8 processes that exit without cleaning up"""
+    reader, writer = os.pipe()
+    before = ref.counters()
+    children = []
+    for number in range(PROCESSES):
+        child = os.fork()
+        if not child:
+            _play(number, writer)
+        children.append(child)
+    os.close(writer)
+    expected: Counter[str] = Counter()
+    with os.fdopen(reader) as accounts:
+        for line in accounts:
+            name, count = line.split()
+            expected[name] += int(count)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+
+    leaked = ref.counters().leaked_attachments
+    assert leaked > 0
+    assert ref.undo_leaks() == leaked
+    seen = ref.counters() - before
+    assert {name: seen[name] for name in expected} == expected
+    assert seen["op_release"] == seen["export_ok"]
+    assert seen["detach"] == seen["attach_ok"] == seen["op_attach_ok"] == seen["op_detach"]
+    assert seen["unmap"] == seen["map_ok"] == seen["op_map_ok"] == seen["op_unmap"]
+
+
+def check_full_cycles(ref: Ref) -> None:
+    """10,000 export, attach, map, unmap, detach, close cycles in a row"""
+    cycles = 10_000
+    with counted(
+        ref,
+        **dict.fromkeys(("export_ok", "fd_ok", "get_ok", "put", "op_release"), cycles),
+        **dict.fromkeys(("attach_ok", "map_ok", "unmap", "detach"), cycles),
+        **dict.fromkeys(("op_attach_ok", "op_map_ok", "op_unmap", "op_detach"), cycles),
+    ):
+        for _ in range(cycles):
+            with ref.export(PAGE_SIZE) as buffer:
+                handle = ref.attach(buffer)
+                ref.map(handle)
+                ref.unmap(handle)
+                ref.detach(handle)
+    wait_until(lambda: not idle(ref), "nothing is left")
