@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class CaptureOptions:
 
 
 class Capture:
-    """Probes attached and rings open, until :meth:`close`.
+    """Probes attached and rings open, as a context manager.
 
     Raises:
         UntraceableError: the kernel can't be traced, or not by this user.
@@ -116,7 +116,10 @@ class Capture:
         """Take the probes away; afterwards the rings hold all that will ever come."""
         self.loader.detach()
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Detach, unmap the rings, unload."""
         self.loader.detach()
         self._events.close()

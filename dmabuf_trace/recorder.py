@@ -57,15 +57,11 @@ def record(options: RecordOptions, attached: Callable[[Capture], None]) -> Outco
     except BaseException:
         writer.discard()
         raise
-    try:
-        with signals_waited_for():
-            writer.begin(capture.header(options.command))
-            writer.write_snapshot(snapshot.take("start"))
-            attached(capture)
-            return _record(capture, writer, options)
-    finally:
-        capture.close()
-        writer.close()
+    with writer, capture, signals_waited_for():
+        writer.begin(capture.header(options.command))
+        writer.write_snapshot(snapshot.take("start"))
+        attached(capture)
+        return _record(capture, writer, options)
 
 
 def _record(capture: Capture, writer: Writer, options: RecordOptions) -> Outcome:

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Final, NoReturn, Self
 
 import numpy as np
@@ -175,7 +174,7 @@ class Writer:
 
     def discard(self) -> None:
         """Give up before :meth:`begin`: leave nothing new behind."""
-        self.close()
+        self._close()
         if self._created:
             self.path.unlink(missing_ok=True)
 
@@ -216,13 +215,19 @@ class Writer:
         self._write(
             _frame(BlockKind.END, _json({"ts": ts, "events": self.events, "reason": reason}))
         )
-        self.close()
+        self._close()
 
-    def close(self) -> None:
-        """Close the file as it is; without :meth:`finish` it counts as cut."""
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file as it is; without :meth:`finish` it counts as cut."""
+        self._close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,12 +287,7 @@ class Reader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def _stop(self, offset: int, reason: str) -> None:

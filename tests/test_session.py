@@ -74,9 +74,11 @@ def test_a_command_killed_by_a_signal_ends_as_in_a_shell() -> None:
 
 def test_every_batch_reaches_the_sink() -> None:
     sizes: list[int] = []
-    _, follower = run(
-        ScriptedCapture(3, 5, 2), *python("pass"), sink=lambda batch: sizes.append(len(batch.events))
-    )
+
+    def sink(batch: Batch) -> None:
+        sizes.append(len(batch.events))
+
+    _, follower = run(ScriptedCapture(3, 5, 2), *python("pass"), sink=sink)
     assert sizes == [3, 5, 2]
     assert follower.events == 10
 

@@ -146,7 +146,7 @@ def test_an_interrupt_ends_a_recording_properly(results: dict[str, Result], out:
 def test_killed_it_leaves_all_whole_blocks(results: dict[str, Result], out: Path) -> None:
     recorded = Recorded(out / "sigkill.dbt")
     assert results["SIGKILL"]["status"] == -9
-    assert recorded.count("export") > 1_000
+    assert recorded.count("export") > 100
     assert recorded.cut is not None
     done = trace("report", str(out / "sigkill.dbt"))
     assert done.returncode == 0

@@ -8,13 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from dmabuf_trace.cli.app import app
 
+from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import EXIT_OK, EXIT_UNTRACEABLE, InputError
 from dmabuf_trace.units import parse_duration, parse_size
 
@@ -170,17 +169,6 @@ def record(
     raise typer.Exit(outcome.ending.status)
 
 
-@contextmanager
-def _capturing(options: CaptureOptions) -> Iterator[Capture]:
-    from dmabuf_trace.capture import Capture
-
-    capture = Capture(options)
-    try:
-        yield capture
-    finally:
-        capture.close()
-
-
 @app.command(context_settings=RUNS_COMMANDS)
 def trace(
     command: Command = None,
@@ -193,10 +181,10 @@ def trace(
 
     Events go to stdout, notes to stderr. The exit status is CMD's; without CMD, 0.
     """
-    from dmabuf_trace.render.line import event_json, format_event
-
-    from dmabuf_trace.capture import Batch
+    from dmabuf_trace import snapshot
+    from dmabuf_trace.capture import Batch, Capture
     from dmabuf_trace.names import Names
+    from dmabuf_trace.render.line import event_json, format_event
     from dmabuf_trace.session import Follower, find_command, follow, signals_waited_for
 
     names = Names()
@@ -213,8 +201,10 @@ def trace(
                 print(format_event(event, names))
         sys.stdout.flush()
 
-    with _capturing(_options(ring, maxactive)) as capture, signals_waited_for():
+    with Capture(_options(ring, maxactive)) as capture, signals_waited_for():
         _missing(capture)
+        for found in snapshot.take("start").buffers:
+            names.remember(found.buffer, names.intern_exporter(found.exporter))
         if not command:
             note("tracing, Ctrl-C to stop")
         follower = Follower(capture, show)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``./dev bench NAME``: run a benchmark, print its figures, write them into the README on request."""
+"""``./dev bench NAME``: run a benchmark and print its figures, or write them into the README."""
 
 from __future__ import annotations
 

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of a recording: values, gaps, names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dmabuf_trace import trace
+from dmabuf_trace.analysis import records
+from dmabuf_trace.columns import TABLES
+from dmabuf_trace.errors import InputError
+from tests.build import KIB, MS, START, US, Build, Process, header
+
+CAM = Process(200, "cam")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "x.dbt"
+
+
+def only(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
+    """Some columns of all rows, gaps as None."""
+    return [tuple(row[column] for column in columns) for row in records(table)]
+
+
+def test_names_sizes_and_times_of_a_buffer(file: Path) -> None:
+    k = Build()
+    k.wait(MS)
+    k.by(CAM)
+    buffer = k.export(size=64 * KIB, exporter="system", fd=5, dur=7 * US)
+    k.name(buffer, "frame")
+    k.wait(3 * MS)
+    k.release(buffer)
+
+    opened = trace.open(k.write(file))
+
+    assert only(opened.buffers, "inode", "exporter", "name", "size_bytes", "comm", "pid") == [
+        (41, "system", "frame", 64 * KIB, "cam", 200)
+    ]
+    assert only(opened.buffers, "begin", "end", "age_ns", "export_ns", "open", "origin") == [
+        (START + MS, START + 4 * MS, 3 * MS, 7 * US, False, "exported")
+    ]
+    assert (opened.start, opened.end, opened.cut) == (START, START + 4 * MS, None)
+
+
+def test_gaps_are_na_and_integers_stay_integers(file: Path) -> None:
+    k = Build()
+    k.existing()
+    k.by(CAM).holding(k.existing(name="old"), fd=3)
+    k.snapshot("start")
+    k.export()
+
+    buffers = trace.open(k.write(file)).buffers
+
+    assert only(buffers, "inode", "name", "size_bytes", "begin", "pid", "comm", "origin") == [
+        (42, "old", 4 * KIB, None, None, None, "before"),
+        (43, "", 4 * KIB, START, 200, "cam", "exported"),
+    ]
+    assert str(buffers["begin"].dtype) == "Int64"
+
+
+def test_every_table_has_the_documented_columns_and_no_numbers_as_objects(file: Path) -> None:
+    k = Build()
+    attachment = k.attach(k.export(fd=3))
+    k.map(attachment)
+    k.map(attachment, errno=12)
+    k.lose("map", "ring_full", 1)
+
+    opened = trace.open(k.write(file))
+
+    for name, columns in TABLES.items():
+        table = getattr(opened, name)
+        assert list(table.columns) == list(columns), name
+        assert len(table), name
+        assert "object" not in {str(dtype) for dtype in table.dtypes}, name
+
+
+def test_tables_of_an_empty_recording(file: Path) -> None:
+    opened = trace.open(Build().write(file))
+
+    for name, columns in TABLES.items():
+        assert list(getattr(opened, name).columns) == list(columns), name
+        assert len(getattr(opened, name)) == 0, name
+    assert (opened.start, opened.end, opened.lost_events) == (START, START, 0)
+
+
+def test_devices_and_importers(file: Path) -> None:
+    k = Build()
+    buffer = k.export()
+    static = k.attach(buffer, "vivid-000", driver="vivid", bus="platform", dur=2 * US)
+    k.attach(buffer, "0000:01:00.0", driver="amdgpu", bus="pci", dynamic=True)
+    k.map(static, "to_device", dur=9 * US)
+
+    opened = trace.open(k.write(file))
+
+    assert only(opened.attachments, "device", "driver", "bus", "importer", "attach_ns") == [
+        ("vivid-000", "vivid", "platform", "static", 2 * US),
+        ("0000:01:00.0", "amdgpu", "pci", "dynamic", 0),
+    ]
+    assert only(
+        opened.mappings, "inode", "device", "importer", "direction", "map_ns", "size_bytes"
+    ) == [(41, "vivid-000", "static", "to_device", 9 * US, 4 * KIB)]
+
+
+def test_an_attachment_that_outlives_its_buffer(file: Path) -> None:
+    k = Build()
+    buffer, clean = k.export(), k.export()
+    k.attach(buffer)
+    k.detach(k.attach(clean))
+    k.wait(MS)
+    k.release(buffer)
+    k.release(clean)
+
+    attachments = trace.open(k.write(file)).attachments
+
+    assert only(attachments, "inode", "open", "outlived") == [(41, True, True), (42, False, False)]
+
+
+def test_a_name_that_was_lost_is_shown_as_unknown(file: Path) -> None:
+    k = Build()
+    k.event("export", buffer=41, object=0x1000, value=4096, aux=77)
+    k.event("attach", buffer=41, object=0x2000, aux=78, tid=999)
+
+    opened = trace.open(k.write(file))
+
+    assert only(opened.buffers, "exporter", "comm") == [("<unknown>", "app")]
+    assert only(opened.attachments, "device", "driver", "comm") == [("<unknown>", "", "<unknown>")]
+
+
+def test_a_thread_is_named_as_it_was_called_then(file: Path) -> None:
+    k = Build()
+    k.by(Process(7, "sh")).export()
+    k.wait(MS)
+    k.by(Process(7, "v4l2-ctl")).export()
+    k.wait(MS)
+    k.by(Process(8, "other")).export()
+
+    assert only(trace.open(k.write(file)).buffers, "comm") == [("sh",), ("v4l2-ctl",), ("other",)]
+
+
+def test_text_that_is_not_utf8_is_escaped(file: Path) -> None:
+    k = Build()
+    k.name(k.export(), "caf\udce9")
+
+    assert only(trace.open(k.write(file)).buffers, "name") == [("caf\\xe9",)]
+
+
+def test_errors_with_their_names(file: Path) -> None:
+    k = Build()
+    k.export(exporter="vgem", errno=12)
+    buffer = k.export(exporter="system")
+    k.attach(buffer, "gpu", errno=16, dur=5 * US)
+    k.event("cpu_begin", buffer=buffer.inode, ret=-4)
+
+    assert only(
+        trace.open(k.write(file)).errors, "kind", "error", "exporter", "device", "inode", "call_ns"
+    ) == [
+        ("export", "ENOMEM", "vgem", None, None, 0),
+        ("attach", "EBUSY", "system", "gpu", 41, 5 * US),
+        ("cpu_begin", "EINTR", "system", None, 41, 0),
+    ]
+
+
+def test_holders_of_the_end(file: Path) -> None:
+    k = Build()
+    buffer = k.export(fd=3)
+    k.by(CAM).mmap(buffer, start=0x7000)
+    k.by(CAM).fd(buffer, 9)
+    k.close(9)
+
+    assert only(
+        trace.open(k.write(file)).holders, "inode", "pid", "comm", "fd", "start", "length_bytes"
+    ) == [(41, 100, "app", 3, None, None), (41, 200, "cam", None, 0x7000, 4 * KIB)]
+
+
+def test_quality_says_what_is_missing_and_how_much(file: Path) -> None:
+    k = Build(unreadable=2)
+    attachment = k.attach(k.export())
+    for _ in range(3):
+        k.map(attachment)
+    k.lose("map", "ring_full", 1)
+    k.lose("export", "stack_lost", 4)
+    probes = [{"kind": "mmap", "symbol": "dma_buf_mmap", "attached": False, "reason": "no symbol"}]
+
+    opened = trace.open(k.write(file, probes=probes))
+
+    assert only(opened.quality, "what", "kind", "cause", "count", "share", "whole_event") == [
+        ("loss", "export", "stack_lost", 4, None, False),
+        ("loss", "map", "ring_full", 1, 0.25, True),
+        ("probe", "mmap", "no symbol", None, None, True),
+        ("processes", None, "could not be looked into", 2, None, False),
+    ]
+    assert opened.lost_events == 1
+    assert only(opened.buffers, "mmaps", "fd_installs") == [(None, 0)]
+
+
+def test_an_export_that_was_lost_is_known_by_its_inode(file: Path) -> None:
+    k = Build()
+    k.existing()
+    k.export()
+    k.fd(k.existing(), 4)
+    k.event("fd_install", buffer=41, detail=3)
+
+    assert only(trace.open(k.write(file)).buffers, "inode", "origin") == [
+        (42, "exported"),
+        (43, "lost"),
+        (41, "before"),
+    ]
+
+
+def test_without_an_export_probe_nothing_tells_old_from_new(file: Path) -> None:
+    k = Build()
+    k.fd(k.existing(), 4)
+    probes = [{"kind": "export", "attached": False, "reason": "refused"}]
+
+    opened = trace.open(k.write(file, probes=probes))
+
+    assert only(opened.buffers, "origin") == [("unknown",)]
+    assert opened.missing == {"export": "refused"}
+
+
+def test_wherever_it_is_cut_the_rest_is_read(file: Path) -> None:
+    k = Build()
+    for _ in range(4):
+        k.detach(k.attach(k.export(fd=3)))
+    whole = k.write(file).read_bytes()
+    buffers = [0]
+    for size in range(len(header_of(file)), len(whole)):
+        file.write_bytes(whole[:size])
+        opened = trace.open(file)
+        assert opened.cut is not None
+        buffers.append(len(opened.buffers))
+    assert buffers == sorted(buffers)
+    assert buffers[-1] == 4
+
+
+def header_of(file: Path) -> bytes:
+    """The part of a recording without which nothing can be read."""
+    empty = file.with_name("empty.dbt")
+    Build().write(empty, cut=True)
+    return empty.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{key: None} for key in header()] + [{"start": {}}, {"probes": [1, {}]}, {"host": "board"}],
+)
+def test_a_header_with_other_keys_is_read(file: Path, changes: dict[str, Any]) -> None:
+    k = Build()
+    k.export()
+
+    opened = trace.open(k.write(file, **changes))
+
+    assert len(opened.buffers) == 1
+    assert opened.start == START
+
+
+def test_what_is_not_a_recording_is_refused(file: Path) -> None:
+    file.write_text("no")
+    with pytest.raises(InputError, match="is not a dmabuf-trace recording"):
+        trace.open(file)
