@@ -27,7 +27,7 @@ class Run:
     peak_mb: float
 
 
-def measure(command: Sequence[str], stamp: Path) -> Run:
+def measure(command: list[str], stamp: Path) -> Run:
     """Run a command that leaves the time at which it was attached in ``stamp``."""
     stamp.unlink(missing_ok=True)
     began = time.time_ns()
