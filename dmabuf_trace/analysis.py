@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -125,7 +126,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class View:
-    """The declared tables of a trace, and its facts; asking for more is a mistake in the analysis."""
+    """The declared tables of a trace, and its facts; asking for more is an error."""
 
     _trace: Trace
     _needs: tuple[str, ...] = field(default=())
@@ -199,19 +200,32 @@ def frame(columns: tuple[Column, ...], rows: list[dict[str, Any]]) -> pd.DataFra
     )
 
 
+def pick(columns: tuple[Column, ...], table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a table that a result shows, for any number of rows."""
+    dtypes = {each.name: _DTYPES[each.kind] for each in columns if each.kind in _DTYPES}
+    return table[[column.name for column in columns]].astype(dtypes).reset_index(drop=True)
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dicts of plain values, gaps as None: for tables of few rows."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+
+
 def doubts(trace: Trace, relies_on: tuple[str, ...]) -> tuple[str, ...]:
     """Why answers that rest on these event kinds may be wrong."""
     quality = trace.quality
     mine = quality[quality["whole_event"] & quality["kind"].isin(relies_on)]
-    losses = mine[mine["what"] == "loss"].groupby("kind", sort=True)["count"].sum()
+    losses: Counter[str] = Counter()
+    for row in records(mine[mine["what"] == "loss"]):
+        losses[row["kind"]] += row["count"]
     found = []
-    if len(losses):
+    if losses:
         parts = ", ".join(f"{kind} {count:,}" for kind, count in losses.items())
-        found.append(f"may be wrong: {count_text(int(losses.sum()), 'event')} lost ({parts})")
-    for row in mine[mine["what"] == "probe"].itertuples():
-        found.append(
-            f"may be wrong: {row.kind} was not observed ({row.cause or 'no reason given'})"
-        )
+        found.append(f"may be wrong: {count_text(losses.total(), 'event')} lost ({parts})")
+    for row in records(mine[mine["what"] == "probe"]):
+        reason = row["cause"] or "no reason given"
+        found.append(f"may be wrong: {row['kind']} was not observed ({reason})")
     if trace.cut:
         found.append(f"may be wrong: the recording was cut ({trace.cut.reason})")
     return tuple(found)

@@ -8,7 +8,7 @@ Buffers have the inode numbers 41, 42, ... in the order of their export.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,7 +88,6 @@ class Build:
     losses: NDArray[np.uint64] = field(
         default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64)
     )
-    snapshots: list[SnapshotBlock] = field(default_factory=list)
     unreadable: int = 0
 
     def __post_init__(self) -> None:
@@ -112,12 +111,12 @@ class Build:
         return self._next[what] - (1 if what == "inode" else 0)
 
     def _name(self, kind: str, text: str, driver: str = "", bus: str = "", key: int = 0) -> int:
-        key = key or zlib.crc32(f"{kind}{text}".encode()) + 1
+        key = key or zlib.crc32(f"{kind}{text}".encode("utf-8", "surrogateescape")) + 1
         if (kind, key) not in self._named or kind == "comm":
             self._named.add((kind, key))
             record = np.zeros(1, schema.NAME_DTYPE)
-            raw = text.encode("utf-8", "surrogateescape")
-            record[0] = (key, self.now, schema.NAME_TYPES[kind], self.process.pid, raw, driver, bus)
+            texts = (part.encode("utf-8", "surrogateescape") for part in (text, driver, bus))
+            record[0] = (key, self.now, schema.NAME_TYPES[kind], self.process.pid, *texts)
             self._blocks.append(("names", record))
         return key
 
@@ -297,42 +296,15 @@ class Build:
 
     def write(self, path: Path, *, cut: bool = False, **changes: Any) -> Path:
         """Write the recording, with an end snapshot unless ``cut``; ``changes``: of the header."""
-        writer = Writer(path)
-        writer.begin(header(**changes))
         if not cut:
             self.snapshot("end")
-        for kind, block in self._blocks:
-            getattr(writer, f"write_{kind}")(block)
-        if self.losses.any():
-            writer.write_losses(self.losses)
-        if cut:
-            writer.close()
-            return path
-        writer.write_stacks(self.stacks)
-        writer.finish(self.now, "command ended")
+        with Writer(path) as writer:
+            writer.begin(header(**changes))
+            for kind, block in self._blocks:
+                getattr(writer, f"write_{kind}")(block)
+            if self.losses.any():
+                writer.write_losses(self.losses)
+            if not cut:
+                writer.write_stacks(self.stacks)
+                writer.finish(self.now, "command ended")
         return path
-
-
-def cut(path: Path, size: int) -> Path:
-    """Leave only the first ``size`` bytes of a recording."""
-    path.write_bytes(path.read_bytes()[:size])
-    return path
-
-
-__all__ = [
-    "APP",
-    "KIB",
-    "MIB",
-    "MS",
-    "START",
-    "US",
-    "Attachment",
-    "Buffer",
-    "Build",
-    "Mapping",
-    "Process",
-    "S",
-    "cut",
-    "header",
-    "replace",
-]

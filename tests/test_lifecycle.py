@@ -18,6 +18,7 @@ from dmabuf_trace.recording import Found, SnapshotBlock
 from dmabuf_trace.tables import Flag, Rows
 from tests.build import MS, START, US, Build
 from tests.reference import reference
+from tests.strategies import any_events
 
 OPEN, UNSEEN, LOST, OUTLIVED = Flag.OPEN, Flag.BEGIN_UNSEEN, Flag.END_LOST, Flag.OUTLIVED
 
@@ -204,25 +205,6 @@ def test_memory_holds_only_what_is_open() -> None:
 
     assert (len(closed.buffers), len(closed.attachments), len(closed.mappings)) == (1, 1, 1)
     assert (len(rest.buffers), len(rest.attachments), len(rest.mappings)) == (0, 0, 0)
-
-
-SOME = st.integers(0, 3)
-
-
-@st.composite
-def any_events(draw: st.DrawFn) -> NDArray[np.void]:
-    """Events in any order, valid or not, on few objects so that they meet."""
-    kinds = st.sampled_from([kind.id for kind in schema.KINDS])
-    fields = st.tuples(kinds, SOME, SOME, SOME, st.sampled_from([0, 0, 0, -16]), st.integers(0, 9))
-    drawn = draw(st.lists(fields, max_size=40))
-    events = np.zeros(len(drawn), schema.EVENT_DTYPE)
-    ts = START
-    for event, (kind, inode, address, value, ret, step) in zip(events, drawn, strict=True):
-        ts += step - 2  # processors do not quite agree on the time
-        event["kind"], event["buffer"], event["object"] = kind, inode, address
-        event["value"], event["ret"], event["ts"] = value, ret, ts
-        event["aux"], event["dur"], event["stack"], event["pid"] = value + 10, step, address, inode
-    return events
 
 
 @settings(max_examples=400, deadline=None)

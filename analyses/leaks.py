@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Buffers made during the trace that are alive at its end, by what keeps them alive.
+
+The shape of a leak is the first that applies of: ``fd`` (a process has it open), ``mapping`` (its
+fds are closed, a VMA remains), ``attachment`` (a device is still attached or mapped) and
+``kernel`` (nothing visible holds it: a reference inside a driver, or an fd under way in a socket).
+Without a look at the processes at the end the shape is ``unknown``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from dmabuf_trace import holders
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, records
+from dmabuf_trace.units import count_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Row = dict[str, Any]
+
+LEAK_COLUMNS: Final = (
+    Column("inode", "id", "buffer"),
+    Column("shape", "text", "shape"),
+    Column("age_ns", "duration", "age"),
+    Column("size_bytes", "bytes", "size"),
+    Column("exporter", "text", "exporter"),
+    Column("name", "text", "name"),
+    Column("comm", "text", "exported by"),
+    Column("pid", "id", "pid"),
+    Column("holders", "holders", "held by"),
+    Column("export_stack", "stack", "exported at"),
+    Column("attach_stack", "stack", "attached at"),
+)
+SHAPE_COLUMNS: Final = (
+    Column("shape", "text", "shape"),
+    Column("buffers", "count", "buffers"),
+    Column("size_bytes", "bytes", "size"),
+    Column("oldest_ns", "duration", "oldest"),
+)
+OUTLIVED_COLUMNS: Final = (
+    Column("inode", "id", "buffer"),
+    Column("what", "text", "what"),
+    Column("device", "text", "device"),
+    Column("driver", "text", "driver"),
+    Column("begin_ns", "time", "since"),
+    Column("age_ns", "duration", "age"),
+    Column("comm", "text", "made by"),
+    Column("pid", "id", "pid"),
+)
+BEFORE_COLUMNS: Final = tuple(
+    column
+    for column in LEAK_COLUMNS
+    if column.name not in ("age_ns", "pid", "comm", "export_stack")
+)
+
+
+def run(view: View, *, min_age: int, exporter: str) -> Answer:
+    """See the module's description."""
+    alive = view.buffers[view.buffers["open"]]
+    if exporter:
+        alive = alive[alive["exporter"] == exporter]
+    is_older = alive["origin"] == "before"
+    # an export that was not seen gives no age: at least as old as what was seen first
+    age = alive["age_ns"].fillna(view.end - alive["seen"])
+    held_by = holders.at_end(view)
+    leaks = _rows(view, alive[~is_older & (age >= min_age)], held_by)
+    older = _rows(view, alive[is_older], held_by)
+    tables = (
+        Table("shapes", "Alive at the end, by shape", SHAPE_COLUMNS, _by_shape(leaks)),
+        Table("leaks", "Leaks", LEAK_COLUMNS, frame(LEAK_COLUMNS, leaks), "nothing was left alive"),
+        Table(
+            "outlived",
+            "Left behind, against the contract",
+            OUTLIVED_COLUMNS,
+            frame(OUTLIVED_COLUMNS, list(_outlived(view))),
+        ),
+        Table(
+            "born_before",
+            "Alive, but made before the trace: not counted as leaks",
+            BEFORE_COLUMNS,
+            frame(BEFORE_COLUMNS, older),
+        ),
+    )
+    return Answer(
+        tables, tuple(_notes(view, leaks, exporter)), tuple(row["inode"] for row in leaks)
+    )
+
+
+def _rows(view: View, buffers: pd.DataFrame, held_by: dict[int, list[Row]]) -> list[Row]:
+    """Oldest first; what has no known age is before all others."""
+    rows = []
+    for buffer in records(buffers):
+        mine = held_by.get(buffer["id"], [])
+        shape = holders.shape(view, buffer["begin"], mine)
+        held_by_device = shape in ("attachment", "unknown")
+        stacks = [holder["stack"] for holder in mine if held_by_device and holder.get("stack")]
+        seen = [{key: holder[key] for key in holder if key != "stack"} for holder in mine]
+        rows.append(
+            {
+                **buffer,
+                "shape": shape,
+                "holders": None if shape == "unknown" and not seen else seen,
+                "export_stack": view.stack(buffer["stack"]),
+                "attach_stack": stacks[0] if stacks else None,
+            }
+        )
+    return sorted(rows, key=lambda row: (row["age_ns"] is not None, -(row["age_ns"] or 0)))
+
+
+def _by_shape(leaks: list[Row]) -> pd.DataFrame:
+    rows = []
+    for shape in holders.SHAPES:
+        mine = [row for row in leaks if row["shape"] == shape]
+        if mine:
+            size = sum(row["size_bytes"] or 0 for row in mine)
+            ages = [row["age_ns"] for row in mine if row["age_ns"] is not None]
+            row = {"shape": shape, "buffers": len(mine), "size_bytes": size}
+            rows.append({**row, "oldest_ns": max(ages, default=None)})
+    return frame(SHAPE_COLUMNS, rows)
+
+
+def _outlived(view: View) -> Iterator[Row]:
+    for what, table in (
+        ("attached, though the buffer was released", view.attachments),
+        ("mapped, though its attachment was detached", view.mappings),
+    ):
+        for row in records(table[table["outlived"]]):
+            begin = row["begin"]
+            since = None if begin is None else begin - view.start
+            yield {**row, "what": what, "begin_ns": since}
+
+
+def _notes(view: View, leaks: list[Row], exporter: str) -> Iterator[str]:
+    if view.looked_at is None:
+        yield "who holds what was not looked up at the end: shapes are unknown"
+    elif any(row["shape"] == "unknown" for row in leaks):
+        yield "buffers made after the last look at the processes have an unknown shape"
+    if view.unreadable and leaks:
+        processes = count_text(view.unreadable, "process", "processes")
+        yield f"{processes} could not be looked into: a buffer may be held there, unseen"
+    if unseen := sum(row["origin"] == "lost" for row in leaks):
+        yield f"{count_text(unseen, 'export')} made no event: age, exporter and stack are not known"
+    if gone := sum(row["stack"] is not None and row["export_stack"] is None for row in leaks):
+        yield f"{count_text(gone, 'stack')} of exports did not make it into the recording"
+    if any(row["origin"] == "unknown" for row in leaks):
+        yield "exports were not observed: buffers made before the trace can't be told apart"
+    if exporter and not (view.buffers["exporter"] == exporter).any():
+        known = ", ".join(sorted(view.buffers["exporter"].dropna().unique())) or "none"
+        yield f"no buffer of exporter {exporter}; exporters here: {known}"
+
+
+ANALYSIS = Analysis(
+    name="leaks",
+    question="Which buffers were left alive, who holds them, and who made them?",
+    needs=("buffers", *holders.NEEDS),
+    relies_on=("export", "release", "attach", "detach", "map", "unmap"),
+    run=run,
+    params=(
+        Param("min_age", "duration", "", "only buffers at least this old, as 500ms or 2s"),
+        Param("exporter", "text", "", "only buffers of this exporter"),
+    ),
+    report_rank=1,
+)

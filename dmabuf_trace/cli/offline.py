@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that read a recording: report, show, and one per analysis. No root, no kernel needed."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dmabuf_trace.analysis import Analysis, registry
+from dmabuf_trace.cli.app import app
+
+if TYPE_CHECKING:
+    from dmabuf_trace.render.table import Part
+
+STORY_STEPS = 200
+TERMINAL_ROWS = 1000
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording made by record.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, every row.")]
+
+
+def _show(parts: Iterable[Part]) -> None:
+    from dmabuf_trace.render.table import write
+
+    write(parts, sys.stdout)
+
+
+@app.command()
+def report(file: File, as_json: AsJson = False) -> None:
+    """What a recording holds: totals, leaks, long-held mappings, devices, errors, quality."""
+    from dmabuf_trace import report as made
+    from dmabuf_trace import trace
+    from dmabuf_trace.render import machine, terminal
+
+    found = made.report(trace.open(file))
+    if as_json:
+        print(machine.report_json(found))
+    else:
+        _show(terminal.report_parts(found))
+
+
+@app.command()
+def show(
+    file: File,
+    buffer: Annotated[str, typer.Argument(metavar="BUFFER", help="Inode number or name.")],
+    every: Annotated[
+        bool, typer.Option("--all", help=f"Every event, not only {STORY_STEPS}.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """One buffer's whole story, and who holds it at the end."""
+    from dmabuf_trace import report as made
+    from dmabuf_trace import story, trace
+    from dmabuf_trace.render import machine, terminal
+
+    opened = trace.open(file)
+    told = story.tell(opened, buffer)
+    if as_json:
+        print(machine.story_json(told, made.recording(opened)))
+    else:
+        _show(terminal.story_parts(told, None if every else STORY_STEPS))
+
+
+def _ask(analysis: Analysis, file: Path, as_json: bool, texts: dict[str, str]) -> None:
+    from dmabuf_trace import report as made
+    from dmabuf_trace import trace
+    from dmabuf_trace.render import machine, terminal
+
+    opened = trace.open(file)
+    result = analysis(opened, **texts)
+    if as_json:
+        print(machine.result_json(result, made.recording(opened)))
+    else:
+        limit = TERMINAL_ROWS if sys.stdout.isatty() else None
+        _show(terminal.result_parts(result, limit))
+
+
+def _register(analysis: Analysis) -> None:
+    """Make a sub-command of an analysis: its parameters become options."""
+
+    def command(file: Path, as_json: bool, **texts: str) -> None:
+        _ask(analysis, file, as_json, texts)
+
+    def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+    parameters = [parameter("file", File, inspect.Parameter.empty)]
+    for param in analysis.params:
+        metavar = "TIME" if param.kind == "duration" else "TEXT"
+        option = typer.Option(metavar=metavar, help=param.help, show_default=bool(param.default))
+        parameters.append(parameter(param.name, Annotated[str, option], param.default))
+    parameters.append(parameter("as_json", AsJson, False))
+    signature = inspect.Signature(parameters)
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+    app.command(analysis.name, help=analysis.question)(command)
+
+
+for _analysis in registry().values():
+    _register(_analysis)

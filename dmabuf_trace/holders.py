@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who holds a buffer at the end of a trace: processes by fd or VMA, devices by attachment."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any, Final
+
+from dmabuf_trace.analysis import View, records
+
+Row = dict[str, Any]
+
+NEEDS: Final = ("attachments", "mappings", "holders")
+"""Tables that :func:`at_end` needs."""
+
+SHAPES: Final = ("fd", "mapping", "attachment", "kernel", "unknown")
+_SHAPE_OF: Final = (("fd", "fd"), ("mapping", "mapping"), ("attachment", "device"))
+
+
+def at_end(view: View) -> dict[int, list[Row]]:
+    """By buffer id: processes by fd, processes by VMA, then devices, each as a JSON-able dict.
+
+    ``{"kind": "fd", pid, comm, fds}``, ``{"kind": "mapping", pid, comm, start, length_bytes}``,
+    ``{"kind": "device", device, driver, bus, mappings, stack}``: count of mappings open, stack of
+    the attach.
+    """
+    found: dict[int, list[Row]] = defaultdict(list)
+    known = view.holders[(view.holders["when"] == "end") & view.holders["buffer_id"].notna()]
+    by_process: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+    extents = []
+    for row in records(known):
+        process = (row["buffer_id"], row["pid"], row["comm"])
+        if row["fd"] is None:
+            extents.append((*process, row["start"], row["length_bytes"]))
+        else:
+            by_process[process].append(row["fd"])
+    for (buffer_id, pid, comm), fds in sorted(by_process.items()):
+        found[buffer_id].append({"kind": "fd", "pid": pid, "comm": comm, "fds": sorted(fds)})
+    for buffer_id, pid, comm, start, length in sorted(extents):
+        extent = {"start": start, "length_bytes": length}
+        found[buffer_id].append({"kind": "mapping", "pid": pid, "comm": comm, **extent})
+    mapped = Counter(view.mappings[view.mappings["open"]]["attachment_id"].tolist())
+    for row in records(view.attachments[view.attachments["open"]]):
+        device = {key: row[key] for key in ("device", "driver", "bus")}
+        device |= {"mappings": mapped[row["id"]], "stack": view.stack(row["stack"])}
+        found[row["buffer_id"]].append({"kind": "device", **device})
+    return found
+
+
+def shape(view: View, begin: int | None, holders: list[Row]) -> str:
+    """Why a buffer is alive: the first shape that applies, ``unknown`` if nobody could look."""
+    looked_at = view.looked_at
+    if looked_at is None or (begin is not None and begin > looked_at):
+        return "unknown"
+    kinds = {holder["kind"] for holder in holders}
+    return next((shape for shape, kind in _SHAPE_OF if kind in kinds), "kernel")

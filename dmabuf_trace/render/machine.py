@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as JSON for programs.
+
+Every document has ``schema`` (raised when a key changes its meaning or goes away; new keys may
+appear) and ``recording``. Sizes are exact integers in ``_bytes``, lengths of time in ``_ns``, times
+in ns since the trace began where the key ends in ``_ns``; null is *not observed*. Keys:
+
+- an analysis: ``analysis``, ``question``, ``parameters``, ``certain``, ``doubts``, ``notes`` and
+  ``tables``, an object of lists of rows;
+- a report: ``totals``, ``analyses`` (by name, as above), ``quality``, ``next``;
+- a story: ``buffer``, ``events``, ``attachments``, ``mappings``, ``shape``, ``holders``,
+  ``not_observed``, ``doubts``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from dmabuf_trace.analysis import Result, Table, records
+from dmabuf_trace.render.line import event_json
+
+if TYPE_CHECKING:
+    from dmabuf_trace.report import Recording, Report
+    from dmabuf_trace.story import Story
+
+SCHEMA: Final = 1
+
+
+def _dump(document: dict[str, Any]) -> str:
+    return json.dumps({"schema": SCHEMA, **document}, indent=2, allow_nan=False)
+
+
+def _recording(recording: Recording) -> dict[str, Any]:
+    facts = asdict(recording)
+    began = facts.pop("began_ns")
+    return {"recording": {**facts, "began_realtime_ns": began}}
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    return records(table.rows)
+
+
+def _analysis(result: Result) -> dict[str, Any]:
+    return {
+        "question": result.analysis.question,
+        "parameters": dict(result.params),
+        "certain": not result.doubts,
+        "doubts": list(result.doubts),
+        "notes": list(result.answer.notes),
+        "tables": {table.name: _rows(table) for table in result.answer.tables},
+    }
+
+
+def result_json(result: Result, recording: Recording) -> str:
+    """One analysis."""
+    name = {"analysis": result.analysis.name}
+    return _dump({**_recording(recording), **name, **_analysis(result)})
+
+
+def report_json(report: Report) -> str:
+    """The report, every row of every table."""
+    return _dump(
+        {
+            **_recording(report.recording),
+            "totals": _rows(report.totals),
+            "analyses": {result.analysis.name: _analysis(result) for result in report.results},
+            "quality": _rows(report.quality),
+            "next": list(report.next),
+        }
+    )
+
+
+def story_json(story: Story, recording: Recording) -> str:
+    """One buffer's story, every event."""
+    steps = [
+        {
+            **event_json(step.event, story.names),
+            "since_ns": step.since_ns,
+            "attachment_id": step.attachment_id,
+            "stack": step.stack,
+        }
+        for step in story.steps
+    ]
+    return _dump(
+        {
+            **_recording(recording),
+            "buffer": story.buffer,
+            "events": steps,
+            "attachments": story.attachments,
+            "mappings": story.mappings,
+            "shape": story.shape,
+            "holders": story.holders,
+            "not_observed": story.missing,
+            "doubts": list(story.doubts),
+        }
+    )

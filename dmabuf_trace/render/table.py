@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of a result -> aligned columns, for a terminal or at full width for anything else.
+
+All foreign text is escaped here and markup is never parsed. Gaps are ``-``, neither zero nor
+empty. A terminal is filled to its width, cells folded rather than cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TextIO
+
+import rich.table
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from dmabuf_trace.analysis import Column, Table, records
+from dmabuf_trace.render.text import printable
+from dmabuf_trace.units import bytes_text, duration_text
+
+MAX_FDS: Final = 8
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Cells, already safe to print."""
+
+    titles: list[str]
+    to_left: list[bool]
+    rows: list[list[str]]
+
+    def plain(self) -> str:
+        """Every cell at its full width."""
+        lines = [self.titles, *self.rows]
+        widths = [max(cell_len(line[at]) for line in lines) for at in range(len(self.titles))]
+        return "\n".join(
+            "  ".join(map(_padded, line, widths, self.to_left)).rstrip() for line in lines
+        )
+
+    def folded(self) -> rich.table.Table:
+        """Cells folded to the width of a terminal."""
+        table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for title, to_left in zip(self.titles, self.to_left, strict=True):
+            table.add_column(Text(title), justify="left" if to_left else "right", overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
+
+
+def _padded(text: str, width: int, to_left: bool) -> str:
+    space = " " * (width - cell_len(text))
+    return text + space if to_left else space + text
+
+
+Part = Text | Grid
+
+
+def write(parts: Iterable[Part], stream: TextIO) -> None:
+    """Coloured and folded for a terminal, plain for anything else."""
+    if not stream.isatty():
+        for part in parts:
+            stream.write((part.plain() if isinstance(part, Grid) else part.plain) + "\n")
+        return
+    console = Console(file=stream, highlight=False, emoji=False, markup=False)
+    for part in parts:
+        if isinstance(part, Grid):
+            console.print(part.folded())
+        else:
+            console.print(part, soft_wrap=True)
+
+
+def line(text: str, style: str = "") -> Text:
+    """One line of text that may hold foreign names."""
+    return Text(printable(text), style=style)
+
+
+def _process(holder: Row) -> str:
+    return f"{holder['comm']}-{holder['pid']}"
+
+
+def holder_text(holder: Row) -> str:
+    """``app-100 fd 3,4``, ``app-100 VMA 4 KiB``, ``device vivid-000 mapped``."""
+    match holder["kind"]:
+        case "fd":
+            fds = holder["fds"]
+            more = f",... ({len(fds)} fds)" if len(fds) > MAX_FDS else ""
+            return f"{_process(holder)} fd {','.join(map(str, fds[:MAX_FDS]))}{more}"
+        case "mapping":
+            return f"{_process(holder)} VMA {bytes_text(holder['length_bytes'])}"
+        case _:
+            count = holder["mappings"]
+            state = "attached" if not count else "mapped" if count == 1 else f"mapped {count} times"
+            return f"device {holder['device']} {state}"
+
+
+def _cell(column: Column, value: Any) -> str:
+    if value is None:
+        return "-"
+    match column.kind:
+        case "holders":
+            return "; ".join(map(holder_text, value)) or "nobody visible"
+        case "bytes":
+            return bytes_text(value)
+        case "duration":
+            return duration_text(value)
+        case "time":
+            return f"+{value / 1e9:.6f}s"
+        case "share":
+            return f"{value:.2%}"
+        case "count":
+            return f"{value:,}"
+        case "flag":
+            return "yes" if value else "no"
+        case _:
+            return str(value)
+
+
+_LEFT: Final = ("text", "holders", "flag")
+
+
+def grid(table: Table, rows: list[Row]) -> Grid:
+    """Some rows of a table, without its stacks."""
+    columns = [column for column in table.columns if column.kind != "stack"]
+    return Grid(
+        [column.title for column in columns],
+        [column.kind in _LEFT for column in columns],
+        [[printable(_cell(column, row[column.name])) for column in columns] for row in rows],
+    )
+
+
+def _stacks(table: Table, rows: list[Row]) -> Iterator[Text]:
+    """Each distinct stack once, with the buffers that share it."""
+    for column in table.columns:
+        if column.kind == "stack":
+            shared: dict[tuple[str, ...], list[str]] = {}
+            for row in rows:
+                if row[column.name]:
+                    shared.setdefault(tuple(row[column.name]), []).append(str(row["inode"]))
+            for frames, inodes in shared.items():
+                yield line(f"  {', '.join(inodes)} {column.title}: {frames_text(frames)}", "dim")
+
+
+def frames_text(frames: Iterable[str]) -> str:
+    """A stack on one line, innermost first."""
+    return " < ".join(frames)
+
+
+def section(table: Table, limit: int | None = None) -> Iterator[Part]:
+    """A table with its title and stacks, ``limit`` rows of it; nothing if that is its wish."""
+    count = len(table.rows)
+    if not count and not table.empty:
+        return
+    yield Text()
+    if not count:
+        yield Text.assemble((f"{table.title}: ", "bold"), table.empty)
+        return
+    rows = records(table.rows if limit is None else table.rows.head(limit))
+    yield Text(f"{table.title} ({count:,})", "bold")
+    yield grid(table, rows)
+    yield from _stacks(table, rows)
+    if count > len(rows):
+        yield line(f"  and {count - len(rows):,} more", "dim")

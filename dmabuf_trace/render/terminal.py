@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports, results of analyses and stories as text for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from rich.text import Text
+
+from dmabuf_trace import schema
+from dmabuf_trace.analysis import Result, records
+from dmabuf_trace.render.line import what
+from dmabuf_trace.render.table import (
+    Part,
+    frames_text,
+    grid,
+    holder_text,
+    line,
+    section,
+)
+from dmabuf_trace.units import bytes_text, count_text, duration_text
+
+if TYPE_CHECKING:
+    from dmabuf_trace.report import Recording, Report
+    from dmabuf_trace.story import Step, Story
+
+REPORT_ROWS: Final = 10
+
+
+def recording_parts(recording: Recording) -> Iterator[Part]:
+    """What the file is, in a few lines."""
+    machine = " ".join(part for part in (recording.release, recording.machine) if part)
+    host = f" on {recording.hostname}" if recording.hostname else ""
+    yield line(recording.path, "bold")
+    yield line(f"  kernel   {machine or 'unknown'}{host}")
+    began = recording.began_ns
+    at = (
+        datetime.fromtimestamp(began // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC, ")
+        if began
+        else ""
+    )
+    ended = f", ended: {recording.ended}" if recording.ended else ""
+    yield line(f"  recorded {at}{duration_text(recording.duration_ns)}{ended}")
+    yield line(
+        f"  command  {shlex.join(recording.command) if recording.command else 'whole system'}"
+    )
+    events = f"  events   {recording.events:,}, {recording.lost_events:,} lost"
+    yield line(events, "bold yellow" if recording.lost_events else "")
+    for kind, reason in recording.missing.items():
+        yield line(f"  not observed: {kind} ({reason or 'no reason given'})", "yellow")
+    if recording.cut:
+        yield line(f"  CUT: the recording {recording.cut}; all up to there is shown", "bold yellow")
+
+
+def result_parts(result: Result, limit: int | None = None) -> Iterator[Part]:
+    """One analysis, ``limit`` rows of each table."""
+    for doubt in result.doubts:
+        yield line(f"! {doubt}", "yellow")
+    for table in result.answer.tables:
+        yield from section(table, limit)
+    for note in result.answer.notes:
+        yield line(f"note: {note}", "dim")
+
+
+def report_parts(report: Report) -> Iterator[Part]:
+    """The report on about one screen; long tables show their first rows."""
+    yield from recording_parts(report.recording)
+    yield Text()
+    yield grid(report.totals, records(report.totals.rows))
+    doubted: dict[str, list[str]] = {}
+    for result in report.results:
+        for doubt in result.doubts:
+            doubted.setdefault(doubt, []).append(result.analysis.name)
+    for result in report.results:
+        for table in result.answer.tables:
+            yield from section(table, REPORT_ROWS)
+        for note in result.answer.notes:
+            yield line(f"  note: {note}", "dim")
+    yield from section(report.quality)
+    for doubt, names in doubted.items():
+        yield line(f"! {', '.join(names)} {doubt}", "yellow")
+    if report.next:
+        yield Text()
+        for index, command in enumerate(report.next):
+            yield line(f"{'next:' if not index else '     '} {command}", "bold")
+
+
+def story_parts(story: Story, limit: int | None) -> Iterator[Part]:
+    """One buffer; ``limit`` steps at most, the middle left out."""
+    buffer = story.buffer
+    name = f' "{buffer["name"]}"' if buffer["name"] else ""
+    size = bytes_text(buffer["size_bytes"]) if buffer["size_bytes"] is not None else "size unknown"
+    yield line(f"buffer {buffer['inode']}{name}  {buffer['exporter']}  {size}", "bold")
+    if buffer["origin"] != "exported":
+        yield line(f"  {_ORIGINS[buffer['origin']]}", "yellow")
+    steps = story.steps
+    head = len(steps) if limit is None or len(steps) <= limit else limit // 2
+    tail = 0 if limit is None or len(steps) <= limit else limit - head
+    yield from (part for step in steps[:head] for part in _step(story, step))
+    if head + tail < len(steps):
+        left_out = count_text(len(steps) - head - tail, "event")
+        yield line(f"  ... {left_out} left out, see --all ...", "dim")
+    yield from (part for step in steps[len(steps) - tail :] for part in _step(story, step))
+    yield from _ending(story)
+
+
+_ORIGINS: Final = {
+    "before": "made before the trace",
+    "lost": "made during the trace, but its export made no event",
+    "unknown": "exports were not observed: made before or during the trace",
+}
+
+
+def _step(story: Story, step: Step) -> Iterator[Part]:
+    event = step.event
+    kind = schema.KIND_NAMES.get(event["kind"], f"kind {event['kind']}")
+    who = f"{story.names.comm(event['tid'], event['ts'])}-{event['pid']}"
+    tag = f" #{step.attachment_id}" if step.attachment_id else ""
+    indent = "  " * step.depth
+    verb = f"{indent}{kind}{tag}"
+    style = "yellow" if event["ret"] < 0 else ""
+    since = f"+{step.since_ns / 1e9:.6f}s"
+    yield line(f"{since:>15}  {who:<20}  {verb:<16}  {what(event, story.names)}".rstrip(), style)
+    if step.stack:
+        yield line(f"{'':41}{indent}at {frames_text(step.stack)}", "dim")
+
+
+def _ending(story: Story) -> Iterator[Part]:
+    buffer = story.buffer
+    if not buffer["open"]:
+        age = "" if buffer["age_ns"] is None else f" after {duration_text(buffer['age_ns'])}"
+        yield line(f"released{age}" + (", the release itself was lost" * buffer["end_lost"]))
+    else:
+        age = "" if buffer["age_ns"] is None else f" after {duration_text(buffer['age_ns'])}"
+        yield line(f"alive at the end{age}, shape {story.shape}; held by:", "bold")
+        for holder in story.holders:
+            yield line(f"  {holder_text(holder)}")
+        if not story.holders and story.shape == "unknown":
+            yield Text("  not known: nobody looked at the processes after it was made")
+        elif not story.holders:
+            yield Text(
+                "  nobody visible: a reference inside the kernel, or an fd under way in a socket"
+            )
+    for row in story.attachments:
+        if row["outlived"]:
+            yield line(
+                f"! attachment #{row['id']} was there when the buffer was released", "yellow"
+            )
+    for row in story.mappings:
+        if row["outlived"]:
+            where = f"attachment #{row['attachment_id']} ({row['device']})"
+            yield line(f"! a mapping was left behind when {where} was detached", "yellow")
+    for kind, reason in story.missing.items():
+        yield line(f"not observed: {kind} ({reason or 'no reason given'})", "yellow")
+    for doubt in story.doubts:
+        yield line(f"! {doubt}", "yellow")

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One buffer's whole story: its events in order of time, and who holds it at the end.
+
+Must not know terminals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from dmabuf_trace import holders, schema
+from dmabuf_trace.analysis import View, doubts, records
+from dmabuf_trace.errors import InputError
+from dmabuf_trace.names import Names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dmabuf_trace.trace import Trace
+
+Row = dict[str, Any]
+
+_DEPTH: Final = {"attach": 1, "detach": 1, "map": 2, "unmap": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An event: its raw fields, ns since the trace began, 0 (buffer), 1 (attachment) or 2 (mapping)
+    deep, the attachment's id or None, the frames of its stack or None."""
+
+    event: Row
+    since_ns: int
+    depth: int
+    attachment_id: int | None
+    stack: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Rows as the trace has them, gaps are None; ``shape`` and ``holders`` of an alive buffer."""
+
+    buffer: Row
+    attachments: list[Row]
+    mappings: list[Row]
+    steps: tuple[Step, ...]
+    shape: str | None
+    holders: list[Row]
+    missing: dict[str, str]
+    doubts: tuple[str, ...]
+    names: Names
+
+
+def find(trace: Trace, wanted: str) -> Row:
+    """The buffer of that inode number or name.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    table = trace.buffers
+    found = table[table["name"] == wanted]
+    if wanted.isascii() and wanted.isdigit():
+        by_inode = table[table["inode"] == int(wanted)] if len(wanted) < 19 else table[:0]
+        found = by_inode if len(by_inode) else found
+    if not len(found):
+        hint = f"list them with: dmabuf-trace buffers {trace.path}"
+        raise InputError(f"no buffer {wanted} in {trace.path}", hint)
+    inodes = sorted(set(found["inode"].tolist()))
+    if len(inodes) > 1:
+        some = ", ".join(map(str, inodes[:8])) + (", ..." if len(inodes) > 8 else "")
+        message = f"{len(inodes)} buffers are named {wanted}: {some}"
+        raise InputError(message, f"choose one: dmabuf-trace show {trace.path} {inodes[0]}")
+    return records(found)[-1]
+
+
+def tell(trace: Trace, wanted: str) -> Story:
+    """The story of one buffer; see :func:`find`."""
+    buffer = find(trace, wanted)
+    view = View(trace, holders.NEEDS)
+    mine = (trace.rows.event_buffers == buffer["id"]).nonzero()[0]
+    mine = mine[trace.raw["ts"][mine].argsort(kind="stable")]
+    steps = tuple(
+        _step(trace, view, row, attachment)
+        for row, attachment in zip(
+            trace.raw[mine], trace.rows.event_attachments[mine].tolist(), strict=True
+        )
+    )
+    held_by = holders.at_end(view).get(buffer["id"], []) if buffer["open"] else []
+    return Story(
+        buffer=buffer,
+        attachments=_of(buffer, trace.attachments),
+        mappings=_of(buffer, trace.mappings),
+        steps=steps,
+        shape=holders.shape(view, buffer["begin"], held_by) if buffer["open"] else None,
+        holders=held_by,
+        missing=trace.missing,
+        doubts=doubts(trace, tuple(kind.name for kind in schema.KINDS)),
+        names=trace.names,
+    )
+
+
+def _of(buffer: Row, table: pd.DataFrame) -> list[Row]:
+    return records(table[(table["buffer_id"] == buffer["id"]).fillna(False)])
+
+
+def _step(trace: Trace, view: View, row: Any, attachment: int) -> Step:
+    event = dict(zip(row.dtype.names, row.item(), strict=True))
+    kind = schema.KIND_NAMES.get(event["kind"], "")
+    return Step(
+        event=event,
+        since_ns=event["ts"] - trace.start,
+        depth=_DEPTH.get(kind, 0),
+        attachment_id=attachment or None,
+        stack=view.stack(event["stack"]),
+    )

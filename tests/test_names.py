@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ids -> texts, live and in files."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dmabuf_trace import schema
+from dmabuf_trace.names import UNKNOWN, Names
+from tests.build import Build
+
+
+def test_a_comm_holds_from_its_time_on() -> None:
+    names = Names()
+    records = np.zeros(3, schema.NAME_DTYPE)
+    for record, (ts, text) in zip(records, [(20, "b"), (10, "a"), (30, "c")], strict=True):
+        record["type"], record["id"] = schema.NAME_TYPES["comm"], 7
+        record["ts"], record["text"] = ts, text
+    names.feed(records)
+
+    assert [names.comm(7, ts) for ts in (5, 10, 19, 20, 99)] == ["a", "a", "a", "b", "c"]
+    tids, times = np.array([7, 8, 7], np.uint32), np.array([99, 1, 5], np.uint64)
+    assert names.comms(tids, times).tolist() == ["c", UNKNOWN, "a"]
+
+
+def test_the_exporter_of_a_buffer_is_known_until_the_batch_after_its_release() -> None:
+    k = Build()
+    buffer = k.export(exporter="vgem")
+    k.release(buffer)
+    names = Names()
+    names.feed(k.names())
+
+    names.feed_events(k.events())
+    assert names.exporter_of(buffer.inode) == "vgem"
+
+    names.feed_events(k.events()[:0])
+    assert names.exporter_of(buffer.inode) == UNKNOWN
+
+
+def test_a_text_from_proc_gets_the_id_that_the_kernel_gave_it() -> None:
+    k = Build()
+    k.export(exporter="vgem")
+    names = Names()
+    names.feed(k.names())
+
+    known = names.intern_exporter("vgem")
+    new = names.intern_exporter("system")
+
+    assert known == k.events()["aux"][0]
+    assert (names.exporter(known), names.exporter(new)) == ("vgem", "system")
+    assert names.intern_exporter("system") == new
+    assert (names.intern_buffer(""), names.buffer(0)) == (0, "")
+
+
+def test_text_ends_at_its_first_nul() -> None:
+    names = Names()
+    record = np.zeros(1, schema.NAME_DTYPE)
+    record[0] = (5, 0, schema.NAME_TYPES["device"], 0, b"gpu\0stale", b"amdgpu", b"")
+    names.feed(record)
+
+    assert names.device(5) == ("gpu", "amdgpu", "")
+    assert names.device(6) == (UNKNOWN, "", "")

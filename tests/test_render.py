@@ -1,0 +1,427 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people and programs get to see."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dmabuf_trace import report, schema, story, trace
+from dmabuf_trace.analysis import Result, registry
+from dmabuf_trace.errors import InputError
+from dmabuf_trace.names import Names
+from dmabuf_trace.render import machine, terminal
+from dmabuf_trace.render.line import event_json, format_event
+from dmabuf_trace.render.table import Part, write
+from dmabuf_trace.render.text import printable
+from dmabuf_trace.units import bytes_text, duration_text, parse_duration
+from tests.build import KIB, MIB, MS, START, US, Build, Process, S
+
+HOSTILE = "\x1b[2J\x07[bold]x[/]\u202e\r"
+ESCAPED = "\\x1b[2J\\x07[bold]x[/]\\u202e\\r"
+
+
+def lines_of(k: Build) -> list[str]:
+    names = Names()
+    names.feed(k.names())
+    names.feed_events(k.events())
+    return [format_event(event, names, origin=START) for event in k.events()]
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(parts: object, stream: io.StringIO | None = None) -> str:
+    stream = stream or io.StringIO()
+    write(parts, stream)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def opened(k: Build, tmp_path: Path, *, cut: bool = False) -> trace.Trace:
+    return trace.open(k.write(tmp_path / "x.dbt", cut=cut))
+
+
+def test_one_line_per_event() -> None:
+    k = Build()
+    buffer = k.export(size=MIB, exporter="vgem", fd=5, dur=3 * US)
+    k.by(Process(812, "v4l2-ctl"))
+    k.wait(12 * S + 345678 * US)
+    attachment = k.attach(buffer, "vivid-000", dur=12 * US)
+    mapping = k.map(attachment, "to_device", dur=1500)
+    k.unmap(mapping, "to_device")
+    k.map(attachment, errno=12)
+    k.detach(attachment)
+    k.event("cpu_begin", buffer=41, detail=3, dur=800)
+    k.mmap(buffer, start=0x7F00)
+    k.name(buffer, "frame 0")
+    k.release(buffer)
+
+    device = "device vivid-000 (platform/vivid)"
+    at = "    12.345678  v4l2-ctl-812        "
+    assert lines_of(k) == [
+        "     0.000000  app-100               export         buffer 41 vgem  1 MiB  dur 3us",
+        "     0.000000  app-100               fd_install     buffer 41 vgem  fd 5",
+        f"{at}  attach         buffer 41 vgem  {device}  static  dur 12us",
+        f"{at}  map            buffer 41 vgem  {device}  to_device  dur 1.5us",
+        f"{at}  unmap          buffer 41 vgem  {device}  to_device",
+        f"{at}  map            buffer 41 vgem  {device}  bidirectional  FAILED ENOMEM  dur 0ns",
+        f"{at}  detach         buffer 41 vgem  {device}",
+        f"{at}  cpu_begin      buffer 41 vgem  read+write  dur 800ns",
+        f"{at}  mmap           buffer 41 vgem  1 MiB at 0x7f00  dur 0ns",
+        f'{at}  set_name       buffer 41 vgem  "frame 0"  dur 0ns',
+        f"{at}  release        buffer 41 vgem",
+    ]
+
+
+def test_a_line_never_moves_the_cursor() -> None:
+    k = Build()
+    k.by(Process(7, HOSTILE)).name(k.export(exporter=HOSTILE), HOSTILE)
+
+    first, second = lines_of(k)
+
+    assert f"{ESCAPED}-7" in first
+    assert f"buffer 41 {ESCAPED}" in first
+    assert f'"{ESCAPED}"' in second
+    assert first.isprintable()
+    assert second.isprintable()
+
+
+def test_every_kind_has_a_line_and_a_json_object_even_for_senseless_fields() -> None:
+    k = Build()
+    for kind in schema.KINDS:
+        k.event(kind.name, detail=0xFFFFFFFF, value=2**64 - 1, aux=2**64 - 1, object=2**64 - 1)
+    k.events()["kind"][0] = 99
+
+    for line in lines_of(k):
+        assert line.isprintable()
+    for event in k.events():
+        json.dumps(event_json(event, Names()), allow_nan=False)
+
+
+def test_an_event_as_json() -> None:
+    k = Build()
+    attachment = k.attach(
+        k.export(exporter="vgem"), "gpu", driver="amdgpu", bus="pci", dynamic=True
+    )
+    names = Names()
+    names.feed(k.names())
+    names.feed_events(k.events())
+
+    assert event_json(k.events()[-1], names) == {
+        "ts_ns": START,
+        "kind": "attach",
+        "buffer": 41,
+        "exporter": "vgem",
+        "object": f"{attachment.address:#x}",
+        "pid": 100,
+        "tid": 100,
+        "comm": "app",
+        "cpu": 0,
+        "ret": 0,
+        "dur_ns": 0,
+        "device": "gpu",
+        "driver": "amdgpu",
+        "bus": "pci",
+        "device_address": f"{k.events()[-1]['value']:#x}",
+        "dynamic": True,
+        "peer2peer": False,
+        "stack": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (0, "0ns"),
+        (999, "999ns"),
+        (1_000, "1us"),
+        (1_250, "1.25us"),
+        (999_600, "1ms"),
+        (12_345_678, "12.3ms"),
+        (1_500_000_000, "1.5s"),
+        (59_960_000_000, "1m00s"),
+        (123_000_000_000, "2m03s"),
+        (3_900_000_000_000, "1h05m"),
+        (-5, "-5ns"),
+    ],
+)
+def test_durations(ns: int, text: str) -> None:
+    assert duration_text(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (4096, "4 KiB"), (1536 * KIB, "1.5 MiB"), (MIB - 1, "1 MiB")],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert bytes_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [("500us", 500_000), ("20ms", 20_000_000), ("1.5s", 1_500_000_000), ("2m", 120_000_000_000)],
+)
+def test_durations_as_they_are_typed(text: str, ns: int) -> None:
+    assert parse_duration(text) == ns
+
+
+@pytest.mark.parametrize("text", ["", "5", "x", "-1s", "1 s", "1e3s", "٣s", "1" * 99 + "s"])
+def test_what_is_not_a_duration(text: str) -> None:
+    with pytest.raises(InputError, match="is not a duration"):
+        parse_duration(text)
+
+
+def test_printable_leaves_good_text_alone() -> None:
+    assert printable("caf\u00e9 [x] \\ \u6f22") == "caf\u00e9 [x] \\ \u6f22"
+    assert printable("a\nb\u2028c\udce9\x9b") == "a\\nb\\u2028c\\udce9\\x9b"
+
+
+def test_a_report_on_one_screen(tmp_path: Path) -> None:
+    k = Build()
+    buffer = k.export(size=8 * KIB, fd=3, stack=("dma_buf_export", "heap_ioctl"), dur=2 * US)
+    k.name(buffer, "frame")
+    attachment = k.attach(buffer, dur=5 * US)
+    k.map(attachment, dur=9 * US)
+    k.attach(buffer, "gpu", errno=16)
+    k.wait(2 * S)
+    k.lose("unmap", "ring_full", 1)
+    made = report.report(opened(k, tmp_path))
+
+    text = shown(terminal.report_parts(made))
+
+    path = tmp_path / "x.dbt"
+    assert (
+        text
+        == f"""\
+{path}
+  kernel   6.12.0-test x86_64 on board
+  recorded 2025-10-09 08:53:20 UTC, 2s, ended: command ended
+  command  ./suite
+  events   6, 1 lost
+
+             begun  ended  open  failed  open size  begin unseen
+buffers          1      0     1       0      8 KiB             0
+attachments      1      0     1       1          -             0
+mappings         1      0     1       0      8 KiB             0
+
+Alive at the end, by shape (1)
+shape  buffers   size  oldest
+fd           1  8 KiB      2s
+
+Leaks (1)
+buffer  shape  age   size  exporter  name   exported by  pid  held by
+    41  fd      2s  8 KiB  system    frame  app          100  app-100 fd 3; device vivid-000 mapped
+  41 exported at: dma_buf_export < heap_ioctl
+
+Mappings held for 1s or longer (1)
+buffer  held  state   device     driver  bus       importer   size  exporter  direction      \
+mapped by  pid       since  map took
+    41    2s  mapped  vivid-000  vivid   platform  static    8 KiB  system    bidirectional  \
+app        100  +0.000000s       9us
+
+Importer devices (2)
+device     driver  bus       attaches  failed  open  maps  failed  open  mapped
+gpu        vivid   platform         0       1     0     0       0     0     0 B
+vivid-000  vivid   platform         1       0     1     1       0     1   8 KiB
+
+Time in attach and map (2)
+device     attach total  attach p50  attach p95  attach p99  attach max  map total  map p50  \
+map p95  map p99  map max
+gpu                   -           -           -           -           -          -        -  \
+      -        -        -
+vivid-000           5us         5us         5us         5us         5us        9us      9us  \
+    9us      9us      9us
+
+Exporters (1)
+exporter  buffers  exported  failed  alive  alive size   peak  fds  mmaps  export total  \
+export p50  export p95  export p99  export max
+system          1     8 KiB       0      1       8 KiB  8 KiB    1      0           2us  \
+       2us         2us         2us         2us
+
+Failed calls (1)
+call    error  calls  device  exporter  by   pid       first        last  last buffer
+attach  EBUSY      1  gpu     system    app  100  +0.000000s  +0.000000s           41
+
+What may be missing (1)
+what  event  cause      count    share  hint
+loss  unmap  ring_full      1  100.00%  record with a larger --ring
+! leaks, mappings, devices may be wrong: 1 event lost (unmap 1)
+
+next: dmabuf-trace show {path} 41
+      dmabuf-trace buffers {path}
+"""
+    )
+
+
+def test_a_story(tmp_path: Path) -> None:
+    k = Build()
+    k.wait(MS)
+    buffer = k.export(fd=3, stack=("dma_buf_export", "heap_ioctl"))
+    other = k.export()
+    k.attach(other)
+    k.wait(MS)
+    attachment = k.attach(buffer, dur=5 * US)
+    mapping = k.map(attachment)
+    k.attach(buffer, "gpu", errno=16)
+    k.wait(MS)
+    k.unmap(mapping)
+
+    text = shown(terminal.story_parts(story.tell(opened(k, tmp_path), "41"), None))
+
+    device, gpu = "device vivid-000 (platform/vivid)", "device gpu (platform/vivid)"
+    assert (
+        text
+        == f"""\
+buffer 41  system  4 KiB
+     +0.001000s  app-100               export            4 KiB  dur 0ns
+                                         at dma_buf_export < heap_ioctl
+     +0.001000s  app-100               fd_install        fd 3
+     +0.002000s  app-100                 attach #2       {device}  static  dur 5us
+     +0.002000s  app-100                   map #2        {device}  bidirectional  dur 0ns
+     +0.002000s  app-100                 attach          {gpu}  static  FAILED EBUSY  dur 0ns
+     +0.003000s  app-100                   unmap #2      {device}  bidirectional
+alive at the end after 2ms, shape fd; held by:
+  app-100 fd 3
+  device vivid-000 attached
+"""
+    )
+
+
+def test_a_long_story_leaves_the_middle_out_and_says_so(tmp_path: Path) -> None:
+    k = Build()
+    buffer = k.export()
+    for fd in range(10):
+        k.fd(buffer, fd)
+    told = story.tell(opened(k, tmp_path), "41")
+
+    text = shown(terminal.story_parts(told, 4))
+
+    assert text.count("fd_install") == 3
+    assert "... 7 events left out, see --all ..." in text
+    assert shown(terminal.story_parts(told, 11)).count("fd_install") == 10
+
+
+def test_a_story_by_name_and_of_nobody(tmp_path: Path) -> None:
+    k = Build()
+    k.name(k.export(), "one")
+    k.name(k.export(), "two")
+    k.name(k.export(), "two")
+    found = opened(k, tmp_path)
+
+    assert story.find(found, "one")["inode"] == 41
+    with pytest.raises(InputError, match="2 buffers are named two: 42, 43"):
+        story.find(found, "two")
+    for nobody in ("99", "three", "", "9" * 40, "²"):
+        with pytest.raises(InputError, match=f"no buffer {nobody} in") as caught:
+            story.find(found, nobody)
+        assert caught.value.hint == f"list them with: dmabuf-trace buffers {found.path}"
+
+
+def leaks(k: Build, tmp_path: Path, *, cut: bool = False) -> tuple[Result, report.Recording]:
+    found = opened(k, tmp_path, cut=cut)
+    return registry()["leaks"](found), report.recording(found)
+
+
+def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
+    k = Build()
+    k.by(Process(7, HOSTILE))
+    buffer = k.export(exporter=HOSTILE, fd=3, stack=(HOSTILE,))
+    k.name(buffer, HOSTILE)
+    k.map(k.attach(buffer, HOSTILE, driver=HOSTILE, bus="\x1b]0;\x07"))
+    k.attach(buffer, HOSTILE, errno=16)
+    k.wait(2 * S)
+    found = opened(k, tmp_path)
+    documents: list[object] = [
+        terminal.report_parts(report.report(found)),
+        terminal.story_parts(story.tell(found, "41"), None),
+    ]
+
+    for parts in documents:
+        text = shown(parts)
+        assert all(line.isprintable() for line in text.splitlines())
+        assert ESCAPED in text
+
+
+def test_a_terminal_gets_folded_cells_and_no_markup_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    k = Build()
+    k.name(k.export(exporter="[red]x[/red]", fd=3), "a very long name that has to be folded")
+
+    parts: list[Part] = list(terminal.result_parts(leaks(k, tmp_path)[0]))
+    text = re.sub(r"\x1b\[[12]?(;[12])?m|\x1b\[0m", "", shown(parts, Screen()))
+
+    assert "[red]" in text.replace("\n", "").replace(" ", "")
+    assert "\x1b" not in text, "a colour, in spite of NO_COLOR"
+    assert max(map(len, text.splitlines())) <= 60
+    assert max(map(len, shown(parts).splitlines())) > 60, "a pipe gets the full width"
+
+
+def test_a_cut_recording_says_so(tmp_path: Path) -> None:
+    k = Build()
+    k.export()
+
+    text = shown(terminal.result_parts(leaks(k, tmp_path, cut=True)[0]))
+    told = shown(terminal.story_parts(story.tell(trace.open(tmp_path / "x.dbt"), "41"), None))
+
+    assert text.startswith("! may be wrong: the recording was cut (ends without its end block)\n")
+    assert "nobody visible" not in text + told
+    assert "nobody looked at the processes" in told
+
+
+def test_results_as_json(tmp_path: Path) -> None:
+    k = Build()
+    k.export(size=8 * KIB, fd=3)
+    k.wait(S)
+
+    found = json.loads(machine.result_json(*leaks(k, tmp_path)))
+
+    assert (found["schema"], found["analysis"], found["certain"]) == (1, "leaks", True)
+    assert found["recording"]["events"] == 2
+    assert found["parameters"] == {"min_age": 0, "exporter": ""}
+    assert found["tables"]["leaks"] == [
+        {
+            "inode": 41,
+            "shape": "fd",
+            "age_ns": S,
+            "size_bytes": 8192,
+            "exporter": "system",
+            "name": "",
+            "comm": "app",
+            "pid": 100,
+            "holders": [{"kind": "fd", "pid": 100, "comm": "app", "fds": [3]}],
+            "export_stack": None,
+            "attach_stack": None,
+        }
+    ]
+
+
+def test_report_and_story_as_json(tmp_path: Path) -> None:
+    k = Build()
+    attachment = k.attach(k.export(fd=3, stack=("dma_buf_export",)), HOSTILE)
+    k.map(attachment)
+    k.lose("map", "ring_full", 1)
+    found = opened(k, tmp_path)
+
+    whole = json.loads(machine.report_json(report.report(found)))
+    told = json.loads(machine.story_json(story.tell(found, "41"), report.recording(found)))
+
+    assert set(whole["analyses"]) == {"leaks", "mappings", "devices", "errors"}
+    assert whole["analyses"]["leaks"]["doubts"] == ["may be wrong: 1 event lost (map 1)"]
+    assert whole["quality"][0]["share"] == 0.5
+    assert whole["next"][0] == f"dmabuf-trace show {found.path} 41"
+    assert [event["kind"] for event in told["events"]] == ["export", "fd_install", "attach", "map"]
+    assert told["events"][0]["stack"] == ["dma_buf_export"]
+    assert told["events"][2]["device"] == HOSTILE
+    assert (told["shape"], told["buffer"]["inode"], told["mappings"][0]["open"]) == ("fd", 41, True)
