@@ -17,10 +17,10 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn, Self
+from typing import Any, BinaryIO, Final, NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,8 @@ class EndBlock:
     reason: str
 
 
+_Row = TypeVar("_Row", Found, Holder, SnapshotBlock, EndBlock)
+
 Block = EventBlock | NameBlock | LossBlock | SnapshotBlock | StackBlock | EndBlock
 
 
@@ -130,6 +132,29 @@ def _checksum(kind: int, payload: bytes) -> int:
 def _frame(kind: BlockKind, payload: bytes) -> bytes:
     head = BLOCK.pack(BLOCK_MAGIC, kind, 0, len(payload), _checksum(kind, payload))
     return head + payload + bytes(-len(payload) % 8)
+
+
+def _whole(value: object) -> bool:
+    """A number that fits everywhere: 63 bits, or -1 for none."""
+    return type(value) is int and -1 <= value < 1 << 63
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("not a list of texts")
+    return tuple(values)
+
+
+def _row(make: type[_Row], values: dict[str, Any]) -> _Row:
+    """A dataclass of whole numbers and texts, from what a file says it is."""
+    row = make(**values)
+    for field in fields(make):
+        value = getattr(row, field.name)
+        if field.type in ("int", "str") and not (
+            _whole(value) if field.type == "int" else isinstance(value, str)
+        ):
+            raise TypeError(f"{field.name} is not of type {field.type}")
+    return row
 
 
 def _json(value: object) -> bytes:
@@ -260,10 +285,11 @@ class Reader:
         found = self._next()
         if found is None or found[0] != BlockKind.HEADER:
             self._refuse("was cut or damaged within its header: nothing can be read from it")
-        self.header: dict[str, Any] = self._decode_json(found[1])
-        version = self.header.get("schema")
+        header = self._decode_json(found[1])
+        version = header.get("schema") if isinstance(header, dict) else None
         if not isinstance(version, int):
             self._refuse("has a header without a schema version")
+        self.header: dict[str, Any] = header
         if version > schema.VERSION:
             self._refuse(
                 f"has schema {version}, this dmabuf-trace reads up to {schema.VERSION}",
@@ -317,7 +343,7 @@ class Reader:
     def _decode_json(self, payload: bytes) -> Any:
         try:
             return json.loads(payload)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InputError(f"{self.path} has a block that is not what it claims to be") from None
 
     def blocks(self) -> Iterator[Block]:
@@ -344,14 +370,14 @@ class Reader:
             case BlockKind.LOSSES:
                 return LossBlock(np.frombuffer(payload, "<u8").reshape(schema.LOSS_SHAPE))
             case BlockKind.SNAPSHOT:
-                fields = self._decode_json(payload)
-                found = tuple(Found(**row) for row in fields.pop("buffers"))
-                holders = tuple(Holder(**row) for row in fields.pop("holders"))
-                return SnapshotBlock(buffers=found, holders=holders, **fields)
+                values = self._decode_json(payload)
+                found = tuple(_row(Found, row) for row in values.pop("buffers"))
+                holders = tuple(_row(Holder, row) for row in values.pop("holders"))
+                return _row(SnapshotBlock, {**values, "buffers": found, "holders": holders})
             case BlockKind.STACKS:
                 stacks = self._decode_json(payload)
-                return StackBlock({int(key): tuple(frames) for key, frames in stacks.items()})
+                return StackBlock({int(key): _texts(frames) for key, frames in stacks.items()})
             case BlockKind.END:
-                return EndBlock(**self._decode_json(payload))
+                return _row(EndBlock, self._decode_json(payload))
             case _:
                 return None

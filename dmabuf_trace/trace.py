@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,8 @@ from dmabuf_trace.tables import Flag, Rows, empty
 Structs = NDArray[np.void]
 Array = NDArray[Any]
 
+BATCH_EVENTS: Final = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -59,6 +61,7 @@ class _Read:
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     events: list[Structs] = field(default_factory=lambda: [empty(schema.EVENT_DTYPE)])
     rows: list[Rows] = field(default_factory=list)
+    waiting: list[Structs] = field(default_factory=list)
     snapshots: dict[str, SnapshotBlock] = field(default_factory=dict)
     losses: Array = field(default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64))
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
@@ -68,11 +71,13 @@ class _Read:
         for block in reader.blocks():
             match block:
                 case EventBlock(events):
-                    self.events.append(events)
-                    self.rows.append(self.lifecycle.feed(events))
+                    self.waiting.append(events)
+                    if sum(map(len, self.waiting)) >= BATCH_EVENTS:
+                        self.feed()
                 case NameBlock(names):
                     self.lifecycle.feed_names(names)
                 case SnapshotBlock():
+                    self.feed()
                     self.lifecycle.feed_snapshot(block)
                     self.snapshots[block.when] = block
                 case LossBlock(losses):
@@ -81,7 +86,16 @@ class _Read:
                     self.stacks |= stacks
                 case EndBlock():
                     self.end = block
+        self.feed()
         self.rows.append(self.lifecycle.finish())
+
+    def feed(self) -> None:
+        """Pair what is waiting: a quiet recording has thousands of blocks of a few events."""
+        if self.waiting:
+            events = np.concatenate(self.waiting)
+            self.waiting.clear()
+            self.events.append(events)
+            self.rows.append(self.lifecycle.feed(events))
 
 
 def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as gzip.open

@@ -135,6 +135,32 @@ def test_a_file_that_is_no_recording(tmp_path: Path, content: bytes, message: st
         Reader(path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (recording.BlockKind.SNAPSHOT, b"[]"),
+        (recording.BlockKind.SNAPSHOT, b'{"when":"end","ts":"late","buffers":[],"holders":[]}'),
+        (recording.BlockKind.SNAPSHOT, b"[" * 100_000),
+        (recording.BlockKind.STACKS, b'{"1":"frames"}'),
+        (recording.BlockKind.END, b'{"ts":1e99,"events":0,"reason":""}'),
+        (recording.BlockKind.END, b'{"ts":18446744073709551616,"events":0,"reason":""}'),
+        (recording.BlockKind.EVENTS, b"12345"),
+        (recording.BlockKind.LOSSES, b"12345678"),
+        (recording.BlockKind.HEADER, b"not JSON"),
+    ],
+)
+def test_a_block_that_was_made_up_is_one_clear_line(
+    tmp_path: Path, kind: recording.BlockKind, payload: bytes
+) -> None:
+    path = tmp_path / "crafted.dbt"
+    header = recording._frame(recording.BlockKind.HEADER, b'{"schema":1}')
+    if kind is recording.BlockKind.HEADER:
+        header = b""
+    path.write_bytes(recording.MAGIC + header + recording._frame(kind, payload))
+    with pytest.raises(InputError, match="not what it claims to be"):
+        read(path)
+
+
 def test_a_directory_and_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Is a directory"):
         Reader(tmp_path)
