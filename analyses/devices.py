@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def _times(call: str) -> tuple[Column, ...]:
-    kinds = (("total", "total"), ("p50", "p50"), ("p95", "p95"), ("p99", "p99"), ("max", "max"))
-    return tuple(
-        Column(f"{call}_{name}_ns", "duration", f"{call} {title}") for name, title in kinds
+def _times(who: str, call: str) -> tuple[Column, ...]:
+    times = (
+        Column(f"{call}_{name}_ns", "duration", name)
+        for name in ("total", "p50", "p95", "p99", "max")
     )
+    return (Column(who, "text", who), *times)
 
 
 DEVICE_COLUMNS: Final = (
     Column("device", "text", "device"),
-    Column("driver", "text", "driver"),
-    Column("bus", "text", "bus"),
+    Column("driver", "text", "driver", spare=True),
+    Column("bus", "text", "bus", spare=True),
     Column("attaches", "count", "attaches"),
     Column("attaches_failed", "count", "failed"),
     Column("attachments_open", "count", "open"),
@@ -40,38 +41,40 @@ DEVICE_COLUMNS: Final = (
     Column("mappings_open", "count", "open"),
     Column("mapped_bytes", "bytes", "mapped"),
 )
-LATENCY_COLUMNS: Final = (Column("device", "text", "device"), *_times("attach"), *_times("map"))
+ATTACH_COLUMNS: Final = _times("device", "attach")
+MAP_COLUMNS: Final = _times("device", "map")
+EXPORT_COLUMNS: Final = _times("exporter", "export")
 EXPORTER_COLUMNS: Final = (
     Column("exporter", "text", "exporter"),
     Column("buffers", "count", "buffers"),
     Column("exported_bytes", "bytes", "exported"),
-    Column("exports_failed", "count", "failed"),
+    Column("exports_failed", "count", "failed", spare=True),
     Column("alive", "count", "alive"),
     Column("alive_bytes", "bytes", "alive size"),
     Column("peak_bytes", "bytes", "peak"),
     Column("fd_installs", "count", "fds"),
     Column("mmaps", "count", "mmaps"),
-    *_times("export"),
 )
 
 
 def run(view: View, *, device: str, exporter: str) -> Answer:
     """See the module's description."""
     devices = list(_devices(view, device))
+    exporters = list(_exporters(view, exporter))
+
+    def counts(name: str, title: str, columns: tuple[Column, ...], rows: list[Row]) -> Table:
+        return Table(name, title, columns, frame(columns, rows), "none")
+
+    def times(call: str, columns: tuple[Column, ...], rows: list[Row]) -> Table:
+        called = [row for row in rows if f"{call}_total_ns" in row]
+        return Table(call, f"Time in {call}", columns, frame(columns, called))
+
     tables = (
-        Table(
-            "devices", "Importer devices", DEVICE_COLUMNS, frame(DEVICE_COLUMNS, devices), "none"
-        ),
-        Table(
-            "latency", "Time in attach and map", LATENCY_COLUMNS, frame(LATENCY_COLUMNS, devices)
-        ),
-        Table(
-            "exporters",
-            "Exporters",
-            EXPORTER_COLUMNS,
-            frame(EXPORTER_COLUMNS, list(_exporters(view, exporter))),
-            "none",
-        ),
+        counts("devices", "Importer devices", DEVICE_COLUMNS, devices),
+        times("attach", ATTACH_COLUMNS, devices),
+        times("map", MAP_COLUMNS, devices),
+        counts("exporters", "Exporters", EXPORTER_COLUMNS, exporters),
+        times("export", EXPORT_COLUMNS, exporters),
     )
     return Answer(tables, tuple(_notes(view)))
 

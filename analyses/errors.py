@@ -14,9 +14,9 @@ COLUMNS: Final = (
     Column("device", "text", "device"),
     Column("exporter", "text", "exporter"),
     Column("comm", "text", "by"),
-    Column("pid", "id", "pid"),
-    Column("first_ns", "time", "first"),
-    Column("last_ns", "time", "last"),
+    Column("pid", "id", "pid", spare=True),
+    Column("first_ns", "time", "first", spare=True),
+    Column("last_ns", "time", "last", spare=True),
     Column("inode", "id", "last buffer"),
 )
 _BY: Final = ["kind", "error", "device", "exporter", "comm", "pid"]

@@ -27,9 +27,9 @@ LEAK_COLUMNS: Final = (
     Column("age_ns", "duration", "age"),
     Column("size_bytes", "bytes", "size"),
     Column("exporter", "text", "exporter"),
-    Column("name", "text", "name"),
+    Column("name", "text", "name", spare=True),
     Column("comm", "text", "exported by"),
-    Column("pid", "id", "pid"),
+    Column("pid", "id", "pid", spare=True),
     Column("holders", "holders", "held by"),
     Column("export_stack", "stack", "exported at"),
     Column("attach_stack", "stack", "attached at"),
@@ -48,7 +48,7 @@ OUTLIVED_COLUMNS: Final = (
     Column("begin_ns", "time", "since"),
     Column("age_ns", "duration", "age"),
     Column("comm", "text", "made by"),
-    Column("pid", "id", "pid"),
+    Column("pid", "id", "pid", spare=True),
 )
 BEFORE_COLUMNS: Final = tuple(
     column

@@ -19,16 +19,16 @@ COLUMNS: Final = (
     Column("age_ns", "duration", "held"),
     Column("state", "text", "state"),
     Column("device", "text", "device"),
-    Column("driver", "text", "driver"),
-    Column("bus", "text", "bus"),
-    Column("importer", "text", "importer"),
+    Column("driver", "text", "driver", spare=True),
+    Column("bus", "text", "bus", spare=True),
+    Column("importer", "text", "importer", spare=True),
     Column("size_bytes", "bytes", "size"),
-    Column("exporter", "text", "exporter"),
-    Column("direction", "text", "direction"),
+    Column("exporter", "text", "exporter", spare=True),
+    Column("direction", "text", "direction", spare=True),
     Column("comm", "text", "mapped by"),
     Column("pid", "id", "pid"),
-    Column("begin_ns", "time", "since"),
-    Column("map_ns", "duration", "map took"),
+    Column("begin_ns", "time", "since", spare=True),
+    Column("map_ns", "duration", "map took", spare=True),
 )
 
 

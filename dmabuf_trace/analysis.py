@@ -37,11 +37,15 @@ ParamKind = Literal["duration", "text"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a result: ``name`` with its unit is the JSON key, ``title`` is for people."""
+    """A column of a result: ``name`` with its unit is the JSON key, ``title`` is for people.
+
+    A ``spare`` column is left out where a terminal is too narrow for all, the last one first.
+    """
 
     name: str
     kind: ColumnKind
     title: str
+    spare: bool = False
 
 
 @dataclass(frozen=True, slots=True)

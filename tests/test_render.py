@@ -232,19 +232,21 @@ device     driver  bus       attaches  failed  open  maps  failed  open  mapped
 gpu        vivid   platform         0       1     0     0       0     0     0 B
 vivid-000  vivid   platform         1       0     1     1       0     1   8 KiB
 
-Time in attach and map (2)
-device     attach total  attach p50  attach p95  attach p99  attach max  map total  map p50  \
-map p95  map p99  map max
-gpu                   -           -           -           -           -          -        -  \
-      -        -        -
-vivid-000           5us         5us         5us         5us         5us        9us      9us  \
-    9us      9us      9us
+Time in attach (1)
+device     total  p50  p95  p99  max
+vivid-000    5us  5us  5us  5us  5us
+
+Time in map (1)
+device     total  p50  p95  p99  max
+vivid-000    9us  9us  9us  9us  9us
 
 Exporters (1)
-exporter  buffers  exported  failed  alive  alive size   peak  fds  mmaps  export total  \
-export p50  export p95  export p99  export max
-system          1     8 KiB       0      1       8 KiB  8 KiB    1      0           2us  \
-       2us         2us         2us         2us
+exporter  buffers  exported  failed  alive  alive size   peak  fds  mmaps
+system          1     8 KiB       0      1       8 KiB  8 KiB    1      0
+
+Time in export (1)
+exporter  total  p50  p95  p99  max
+system      2us  2us  2us  2us  2us
 
 Failed calls (1)
 call    error  calls  device  exporter  by   pid       first        last  last buffer
@@ -366,6 +368,27 @@ def test_a_terminal_gets_folded_cells_and_no_markup_is_parsed(
     assert "\x1b" not in text, "a colour, in spite of NO_COLOR"
     assert max(map(len, text.splitlines())) <= 60
     assert max(map(len, shown(parts).splitlines())) > 60, "a pipe gets the full width"
+
+
+def test_a_narrow_terminal_does_without_spare_columns_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    k = Build()
+    k.map(k.attach(k.export(exporter="system", fd=3), "vivid-000"))
+    k.wait(2 * S)
+    path = k.write(tmp_path / "x.dbt")
+    mappings = registry()["mappings"](trace.open(path))
+
+    text = shown(terminal.result_parts(mappings), Screen())
+
+    head, row = text.splitlines()[2:4]
+    assert head.split() == ["buffer", "held", "state", "device", "driver", "bus", *head.split()[6:]]
+    assert "vivid-000" in row
+    assert max(map(len, (head, row))) <= 80
+    assert "too narrow for: " in text
+    assert "map took; --json has all" in text
 
 
 def test_a_cut_recording_says_so(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 """Tables of a result -> aligned columns, for a terminal or at full width for anything else.
 
 All foreign text is escaped here and markup is never parsed. Gaps are ``-``, neither zero nor
-empty. A terminal is filled to its width, cells folded rather than cut.
+empty. On a terminal, spare columns are left out until the rest fits, which is said; what still does
+not fit is folded, never cut.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, duration_text
 
 MAX_FDS: Final = 8
+GAP: Final = 2
 
 Row = dict[str, Any]
 
@@ -31,19 +33,41 @@ class Grid:
 
     titles: list[str]
     to_left: list[bool]
+    spare: list[bool]
     rows: list[list[str]]
+
+    def _widths(self) -> list[int]:
+        lines = [self.titles, *self.rows]
+        return [max(cell_len(line[at]) for line in lines) for at in range(len(self.titles))]
 
     def plain(self) -> str:
         """Every cell at its full width."""
-        lines = [self.titles, *self.rows]
-        widths = [max(cell_len(line[at]) for line in lines) for at in range(len(self.titles))]
+        widths = self._widths()
         return "\n".join(
-            "  ".join(map(_padded, line, widths, self.to_left)).rstrip() for line in lines
+            "  ".join(map(_padded, line, widths, self.to_left)).rstrip()
+            for line in [self.titles, *self.rows]
         )
+
+    def fitted(self, width: int) -> tuple[Grid, list[str]]:
+        """Without as many spare columns as it takes, and the titles of those left out."""
+        kept = list(range(len(self.titles)))
+        spare = [at for at in kept if self.spare[at]]
+        widths = self._widths()
+        left_out: list[str] = []
+        while spare and sum(widths[at] + GAP for at in kept) - GAP > width:
+            kept.remove(spare[-1])
+            left_out.insert(0, self.titles[spare.pop()])
+
+        def pick(cells: list[Any]) -> list[Any]:
+            return [cells[at] for at in kept]
+
+        rows = [pick(row) for row in self.rows]
+        return Grid(pick(self.titles), pick(self.to_left), pick(self.spare), rows), left_out
 
     def folded(self) -> rich.table.Table:
         """Cells folded to the width of a terminal."""
-        table = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        padding = (0, GAP, 0, 0)
+        table = rich.table.Table(box=None, pad_edge=False, padding=padding, header_style="dim")
         for title, to_left in zip(self.titles, self.to_left, strict=True):
             table.add_column(Text(title), justify="left" if to_left else "right", overflow="fold")
         for row in self.rows:
@@ -68,7 +92,11 @@ def write(parts: Iterable[Part], stream: TextIO) -> None:
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
     for part in parts:
         if isinstance(part, Grid):
-            console.print(part.folded())
+            fitted, left_out = part.fitted(console.width)
+            console.print(fitted.folded())
+            if left_out:
+                hidden = f"  (too narrow for: {', '.join(left_out)}; --json has all)"
+                console.print(Text(hidden, "dim"), soft_wrap=True)
         else:
             console.print(part, soft_wrap=True)
 
@@ -128,6 +156,7 @@ def grid(table: Table, rows: list[Row]) -> Grid:
     return Grid(
         [column.title for column in columns],
         [column.kind in _LEFT for column in columns],
+        [column.spare for column in columns],
         [[printable(_cell(column, row[column.name])) for column in columns] for row in rows],
     )
 
