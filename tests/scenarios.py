@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What guest tests let the reference exporter do while a recorder watches.
 
-Runs in a guest with the module loaded: ``python3 -m tests.scenarios record NAME DIR`` records the
-scenario into ``DIR/NAME.dbt`` and writes what the module and ftrace counted to ``DIR/NAME.json``.
+Runs in a guest: ``python3 -m tests.scenarios record DIR NAME...`` makes those recordings, each into
+``DIR/NAME.dbt``, and writes what the module and ftrace counted meanwhile to ``DIR/NAME.json``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -90,15 +90,30 @@ SCENARIOS: Final[dict[str, Callable[[], None]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A scenario, and the options with which it is recorded."""
+
+    scenario: str
+    options: tuple[str, ...] = ()
+
+
+RECORDINGS: Final = {
+    **{name: Recording(name) for name in SCENARIOS},
+    "tiny-ring": Recording("cycles", ("--ring", str(PAGE))),
+    "few-returns": Recording("blocked", ("--maxactive", "4")),
+}
+
+
 def record(name: str, directory: Path) -> None:
-    """Record a scenario, and write down what was counted meanwhile."""
-    if not Path("/dev/dmabuf_ref").exists():
-        load(Path("/opt/kmod/dmabuf_ref.ko"))
+    """Make a recording, and write down what was counted meanwhile."""
+    made = RECORDINGS[name]
     oracle.start()
     with Ref() as ref:
         before = asdict(ref.counters())
-        recorder = ["dmabuf-trace", "record", "-o", str(directory / f"{name}.dbt")]
-        subprocess.run([*recorder, "--", "python3", "-m", "tests.scenarios", name], check=True)
+        recorder = ["dmabuf-trace", "record", "-o", str(directory / f"{name}.dbt"), *made.options]
+        command = ["python3", "-m", "tests.scenarios", made.scenario]
+        subprocess.run([*recorder, "--", *command], check=True)
         after = asdict(ref.counters())
     module = {name: after[name] - before[name] for name in after}
     counted = {"module": module, "ftrace": oracle.hits()}
@@ -107,16 +122,17 @@ def record(name: str, directory: Path) -> None:
 
 
 def main() -> None:
-    """NAME | record NAME DIR."""
+    """SCENARIO | record DIR NAME..."""
     match sys.argv[1:]:
-        case ["record", name, directory]:
-            record(name, Path(directory))
+        case ["record", directory, *names]:
+            load(Path("/opt/kmod/dmabuf_ref.ko"))
+            for name in names:
+                record(name, Path(directory))
         case [name] if name in SCENARIOS:
             SCENARIOS[name]()
         case _:
-            sys.exit(
-                f"usage: python3 -m tests.scenarios [record NAME DIR | {' | '.join(SCENARIOS)}]"
-            )
+            known = " | ".join(SCENARIOS)
+            sys.exit(f"usage: python3 -m tests.scenarios {known} | record DIR NAME...")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from tests.vm.streams import Reader
 BOOT_SECONDS = 180.0
 """A boot takes 7 s emulated on an idle machine; this is for a loaded one."""
 DEFAULT_TIMEOUT = 600.0
-CONSOLE_TAIL_LINES = 30
+CONSOLE_TAIL_LINES = 60  # a panic with its registers and call trace
 BLOCKED_TAIL_LINES = 80  # a blocked task takes about 25
 POLL_SECONDS = 0.05
 CONSOLE = "console"
