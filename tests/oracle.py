@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Final
 
 TRACEFS: Final = Path("/sys/kernel/tracing")
+BTF: Final = "/sys/kernel/btf/vmlinux"
 GROUP: Final = "oracle"
 FUNCTIONS: Final = (
     "dma_buf_export",
@@ -45,12 +47,24 @@ def _fops() -> int:
     raise LookupError("dma_buf_fops is not in /proc/kallsyms")
 
 
+def _offset(struct: str, member: str) -> int:
+    """Where a member lies in a kernel struct, as pahole reads it from the kernel's BTF."""
+    shown = subprocess.run(
+        ["pahole", "-C", struct, BTF], capture_output=True, text=True, check=True
+    )
+    found = re.search(rf"\b{member};\s+/\*\s+(\d+)\s", shown.stdout)
+    if not found:
+        raise LookupError(f"{struct}.{member} is not in {BTF}")
+    return int(found[1])
+
+
 def start() -> None:
     """Count from now on."""
     for name in FUNCTIONS:
         _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{name} {name}")
         _write(TRACEFS / "events" / GROUP / name / "enable", "1")
-    _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{FD_INSTALL} {FD_INSTALL} fops=file->f_op:x64")
+    fops = f"fops=+{_offset('file', 'f_op')}($arg2):x64"
+    _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{FD_INSTALL} {FD_INSTALL} {fops}")
     trigger = f"hist:keys=fops if fops == {_fops():#x}"
     _write(TRACEFS / "events" / GROUP / FD_INSTALL / "trigger", trigger)
 

@@ -15,6 +15,7 @@ from dmabuf_trace.cli.app import app
 from tests.counts import FTRACE, Recorded
 from tests.scenarios import BLOCKED, CYCLES, RACER_CYCLES, RACERS, RECORDINGS
 from tests.vm import run_guest
+from tests.vm.kernels import KERNELS
 
 pytestmark = pytest.mark.guest
 
@@ -22,12 +23,12 @@ LOSSLESS = {"cycles": CYCLES, "racing": RACERS * RACER_CYCLES, "blocked": BLOCKE
 """Buffers that go through export, attach, map, unmap, detach and release in each recording."""
 
 
-@pytest.fixture(scope="module")
-def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=KERNELS)
+def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with NAME.dbt and NAME.json of each recording, from one guest."""
     path = tmp_path_factory.mktemp("exact")
     command = ["python3", "-m", "tests.scenarios", "record", "/out", *RECORDINGS]
-    done = run_guest("6.12", command, timeout=600, shares={"/out": path}, module=True)
+    done = run_guest(request.param, command, timeout=900, shares={"/out": path}, module=True)
     assert done.returncode == 0, done.stderr
     return path
 

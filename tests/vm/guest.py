@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.vm.accel import kvm_works
@@ -230,6 +230,8 @@ def run_guest(
     row = find_kernel(kernel)
     disk = root()
     files = kernel_files(row, disk)
+    if row.single_threaded and not kvm_works(files.image):
+        machine = replace(machine, single_threaded=True)
     all_shares = [Share("/run/kernel", files.path), Share("/src", TREE)]
     variables = dict(env or {})
     if module:

@@ -19,6 +19,9 @@ class Kernel:
     """What a guest of this kernel must show; a feature that vanishes is a failed test."""
     image: str = "linux-image-amd64"
     headers: str = "linux-headers-amd64"
+    single_threaded: bool = False
+    """Emulated on several threads, it panics where probes come and go: one processor runs a
+    breakpoint that another one has already taken away. That is the emulator's doing."""
 
     @property
     def packages(self) -> tuple[str, str]:
@@ -42,7 +45,12 @@ _EXPORTERS = (*_CLIENTS, "udmabuf", "heaps")
 _ROWS = (
     Kernel("6.1", "bookworm", _CLIENTS),
     Kernel("6.12", "trixie", _EXPORTERS),
-    Kernel("7.2", "trixie-backports", (*_EXPORTERS, "tracepoints", "iterator")),
+    Kernel(
+        "7.2",
+        "trixie-backports",
+        (*_EXPORTERS, "tracepoints", "iterator"),
+        single_threaded=True,
+    ),
 )
 KERNELS = {kernel.name: kernel for kernel in _ROWS}
 
