@@ -126,3 +126,34 @@ PROBE(unmap_entry)
 	on_unmap((struct dma_buf_attachment *)ARG1(ctx), ARG2(ctx), ARG3(ctx));
 	return 0;
 }
+
+/* int dma_buf_pin(struct dma_buf_attachment *) */
+INLINE void on_pin(u32 kind, struct dma_buf_attachment *attachment, u64 begin, s32 ret)
+{
+	struct event event = { .kind = kind, .ret = ret, .stack = UNKNOWN_STACK };
+
+	describe(&event, attachment);
+	emit(&event, begin);
+}
+
+PROBE(pin_entry)
+{
+	call_enter(EV_PIN, ARG1(ctx), 0, 0);
+	return 0;
+}
+
+PROBE(pin_return)
+{
+	struct call call;
+
+	if (call_return(EV_PIN, &call))
+		on_pin(EV_PIN, (struct dma_buf_attachment *)call.first, call.ts, RETURNED(ctx));
+	return 0;
+}
+
+/* void dma_buf_unpin(struct dma_buf_attachment *) */
+PROBE(unpin_entry)
+{
+	on_pin(EV_UNPIN, (struct dma_buf_attachment *)ARG1(ctx), 0, 0);
+	return 0;
+}

@@ -37,6 +37,49 @@ PROBE(export_return)
 	return 0;
 }
 
+/* struct dma_buf *dma_buf_get(int fd) */
+INLINE void on_get(struct call *call, u64 returned)
+{
+	struct event event = {
+		.kind = EV_GET,
+		.detail = call->first,
+		.ret = pointer_error(returned),
+		.stack = UNKNOWN_STACK,
+	};
+
+	if (!event.ret) {
+		event.object = returned;
+		event.buffer = dmabuf_inode((struct dma_buf *)returned);
+	}
+	emit(&event, call->ts);
+}
+
+PROBE(get_entry)
+{
+	call_enter(EV_GET, (u32)ARG1(ctx), 0, 0);
+	return 0;
+}
+
+PROBE(get_return)
+{
+	struct call call;
+
+	if (call_return(EV_GET, &call))
+		on_get(&call, RETURNED(ctx));
+	return 0;
+}
+
+/* void dma_buf_invalidate_mappings(struct dma_buf *), up to 7.0 dma_buf_move_notify() */
+PROBE(move_entry)
+{
+	struct event event = { .kind = EV_MOVE, .stack = UNKNOWN_STACK };
+
+	event.object = ARG1(ctx);
+	event.buffer = dmabuf_inode((struct dma_buf *)event.object);
+	emit(&event, 0);
+	return 0;
+}
+
 /* int dma_buf_file_release(struct inode *, struct file *): the last moment with a valid inode */
 INLINE void on_release(struct inode *inode, struct file *file)
 {

@@ -21,6 +21,7 @@ typedef _Bool bool;
 
 #define SEC(name) __attribute__((section(name), used))
 #define INLINE static inline __attribute__((always_inline))
+#define OUTLINE static __attribute__((noinline))	/* once in the object, however often called */
 
 /* ---- kernel structs ------------------------------------------------------------------- */
 

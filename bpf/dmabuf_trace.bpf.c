@@ -8,3 +8,4 @@
 #include "holder.bpf.c"
 #include "attachment.bpf.c"
 #include "ioctl.bpf.c"
+#include "kernel_access.bpf.c"

@@ -71,7 +71,7 @@ INLINE u64 intern(struct name *name, u32 kind)
 	return id;
 }
 
-INLINE u64 intern_text(const char *text, u32 type, u32 kind)
+OUTLINE u64 intern_text(const char *text, u32 type, u32 kind)
 {
 	struct name name = { .type = type };
 
@@ -81,7 +81,7 @@ INLINE u64 intern_text(const char *text, u32 type, u32 kind)
 	return intern(&name, kind);
 }
 
-INLINE u64 intern_device(struct device *device, u32 kind)
+OUTLINE u64 intern_device(struct device *device, u32 kind)
 {
 	struct name name = { .type = NAME_DEVICE };
 	struct device_driver *driver = 0;
@@ -140,7 +140,7 @@ INLINE void name_thread(u64 pid_tgid, u64 ts, u32 kind)
 /* ---- events -------------------------------------------------------------------------------- */
 
 /* Stamp @event and send it. @begin: when a timed call was entered; 0: not timed. */
-INLINE void emit(struct event *event, u64 begin)
+OUTLINE void emit(struct event *event, u64 begin)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 

@@ -44,6 +44,17 @@ enum event_kind {
 	EV_MMAP_IMPORTER = 10,	/* the buffer was mapped into a process through an importer's fd */
 	EV_SET_NAME = 11,	/* user space named the buffer */
 	EV_RELEASE = 12,	/* the last reference is gone and the buffer is freed */
+	EV_FD_CLOSE = 13,	/* a process let go of a file descriptor of the buffer */
+	EV_GET = 14,	/* a driver looked a buffer up by fd, and took a reference */
+	EV_PIN = 15,	/* an importer pinned the buffer where it is */
+	EV_UNPIN = 16,	/* an importer gave its pin back */
+	EV_MOVE = 17,	/* the exporter told its importers that it moves the buffer: mappings are no longer valid */
+	EV_KERNEL_BEGIN = 18,	/* a driver began CPU access */
+	EV_KERNEL_END = 19,	/* a driver ended CPU access */
+	EV_VMAP = 20,	/* a driver mapped the buffer into the kernel */
+	EV_VUNMAP = 21,	/* a driver gave its kernel mapping back */
+	EV_EXPORT_SYNC_FILE = 22,	/* user space took the buffer's fences out as a sync_file */
+	EV_IMPORT_SYNC_FILE = 23,	/* user space put a sync_file's fence into the buffer */
 };
 
 enum name_type {

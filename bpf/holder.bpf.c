@@ -48,6 +48,24 @@ PROBE(fd_install_entry)
 	return 0;
 }
 
+/* int filp_flush(struct file *, fl_owner_t id), up to 6.1 filp_close(): every way out of a table */
+INLINE void on_fd_close(struct file *file, u64 table)
+{
+	struct event event = { .kind = EV_FD_CLOSE, .value = table, .stack = UNKNOWN_STACK };
+
+	if (!is_dmabuf(file))
+		return;
+	event.object = (u64)file;
+	event.buffer = file_inode(file);
+	emit(&event, 0);
+}
+
+PROBE(fd_close_entry)
+{
+	on_fd_close((struct file *)ARG1(ctx), ARG2(ctx));
+	return 0;
+}
+
 /* @call: vma, inode number. The VMA is read at the return: the exporter may have set its flags. */
 INLINE void on_mmap(u32 kind, struct call *call, s32 ret)
 {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * ioctls on a dma-buf fd: CPU access and names. The functions behind them are inlined into
+ * ioctls on a dma-buf fd: CPU access, names, sync files. The functions behind them are inlined into
  * dma_buf_ioctl() by all known builds, so the command is decoded here.
  */
 
 #define IOCTL_SYNC 0x40086200		/* include/uapi/linux/dma-buf.h */
 #define IOCTL_SET_NAME_A 0x40046201
 #define IOCTL_SET_NAME_B 0x40086201
+#define IOCTL_EXPORT_SYNC_FILE 0xc0086202
+#define IOCTL_IMPORT_SYNC_FILE 0x40086203
 
 INLINE void on_sync(u64 inode, u64 argument, u64 begin, s32 ret)
 {
@@ -38,6 +40,25 @@ INLINE void on_set_name(struct file *file, u64 inode, u64 begin, s32 ret)
 	emit(&event, begin);
 }
 
+/* struct dma_buf_{export,import}_sync_file { __u32 flags; __s32 fd; } */
+INLINE void on_sync_file(u32 kind, u64 inode, u64 argument, u64 begin, s32 ret)
+{
+	struct event event = { .kind = kind, .ret = ret, .stack = UNKNOWN_STACK };
+	struct {
+		u32 flags;
+		s32 fd;
+	} given = {};
+
+	if (bpf_probe_read_user(&given, sizeof(given), (void *)argument)) {
+		lose(kind, LOSS_UNREADABLE);
+		return;
+	}
+	event.buffer = inode;
+	event.detail = given.flags;
+	event.value = given.fd;
+	emit(&event, begin);
+}
+
 /* long dma_buf_ioctl(struct file *file, unsigned int cmd, unsigned long arg) */
 PROBE(ioctl_entry)
 {
@@ -62,6 +83,12 @@ PROBE(ioctl_return)
 	case IOCTL_SET_NAME_A:
 	case IOCTL_SET_NAME_B:
 		on_set_name(file, inode, call.ts, RETURNED(ctx));
+		break;
+	case IOCTL_EXPORT_SYNC_FILE:
+		on_sync_file(EV_EXPORT_SYNC_FILE, inode, call.third, call.ts, RETURNED(ctx));
+		break;
+	case IOCTL_IMPORT_SYNC_FILE:
+		on_sync_file(EV_IMPORT_SYNC_FILE, inode, call.third, call.ts, RETURNED(ctx));
 		break;
 	}
 	return 0;

@@ -80,7 +80,7 @@ class Capture:
             "probes": [
                 {
                     "kind": kind,
-                    "symbol": attached.probe.symbol,
+                    "symbol": attached.symbol,
                     "attached": not attached.reason,
                     "reason": attached.reason,
                     "without": attached.probe.without,

@@ -91,7 +91,7 @@ def examine() -> list[Feature]:
             probe = attached.probe
             features.append(
                 Feature(
-                    f"probe {probe.symbol}",
+                    f"probe {attached.symbol}",
                     not attached.reason,
                     attached.reason or "attached: " + ", ".join(probe.kinds),
                     probe.without,

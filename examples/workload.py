@@ -75,6 +75,18 @@ def cycle(ref: Ref, importer: Importer) -> None:
             sync_end(buffer.fd, Access.WRITE)
 
 
+def drivers(ref: Ref) -> None:
+    """What drivers do beside mapping for a device, and fences passed by user space."""
+    with ref.export(64 * KIB) as buffer:
+        handle = ref.attach(buffer, Importer.IMP64)
+        for _ in range(CYCLES):
+            ref.vmap(handle)
+            ref.vunmap(handle)
+        ref.detach(handle)
+        with clients.closing(clients.export_sync_file(buffer.fd)) as fences:
+            clients.import_sync_file(buffer.fd, fences)
+
+
 def failures(ref: Ref) -> None:
     """What an exporter may refuse."""
     with ref.export(256 * KIB, ExportFlag.EAGER) as scattered:
@@ -101,6 +113,7 @@ def real_clients(ref: Ref) -> None:
     """The system heap, udmabuf, vgem and vivid, as applications use them."""
     with clients.closing(clients.heap_alloc(1 << 20)) as heap:
         set_name(heap, "camera-frame")
+        os.close(os.dup(heap))
         sync_start(heap)
         sync_end(heap)
         vgem = clients.Prime(clients.drm_device("vgem"))
@@ -166,6 +179,7 @@ def run() -> None:
     with Ref() as ref:
         for _ in range(CYCLES):
             cycle(ref, Importer.IMP64)
+        drivers(ref)
         failures(ref)
         held = ref.export(256 * KIB)
         long_held = ref.attach(held, Importer.SEG)

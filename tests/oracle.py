@@ -15,19 +15,29 @@ from typing import Final
 TRACEFS: Final = Path("/sys/kernel/tracing")
 BTF: Final = "/sys/kernel/btf/vmlinux"
 GROUP: Final = "oracle"
-FUNCTIONS: Final = (
-    "dma_buf_export",
-    "dma_buf_file_release",
-    "dma_buf_dynamic_attach",
-    "dma_buf_detach",
-    "dma_buf_map_attachment",
-    "dma_buf_unmap_attachment",
-    "dma_buf_ioctl",
-    "dma_buf_mmap_internal",
-    "dma_buf_mmap",
+FUNCTIONS: Final[tuple[tuple[str, ...], ...]] = (
+    ("dma_buf_export",),
+    ("dma_buf_file_release",),
+    ("dma_buf_dynamic_attach",),
+    ("dma_buf_detach",),
+    ("dma_buf_map_attachment",),
+    ("dma_buf_unmap_attachment",),
+    ("dma_buf_ioctl",),
+    ("dma_buf_mmap_internal",),
+    ("dma_buf_mmap",),
+    ("dma_buf_get",),
+    ("dma_buf_pin",),
+    ("dma_buf_unpin",),
+    ("dma_buf_move_notify", "dma_buf_invalidate_mappings"),
+    ("dma_buf_begin_cpu_access",),
+    ("dma_buf_end_cpu_access",),
+    ("dma_buf_vmap",),
+    ("dma_buf_vunmap",),
 )
-FD_INSTALL: Final = "fd_install"
-"""Every file passes it, so its hits are counted by a histogram that a filter restricts."""
+"""Functions that are counted, each with its names through the kernel's versions."""
+
+OF_FILES: Final[dict[tuple[str, ...], int]] = {("fd_install",): 2, ("filp_flush", "filp_close"): 1}
+"""Functions that every file passes, and which argument it is: counted by a filtered histogram."""
 
 
 def _write(file: Path, line: str) -> None:
@@ -58,47 +68,70 @@ def _offset(struct: str, member: str) -> int:
     return int(found[1])
 
 
+def _events() -> list[str]:
+    return [names[0] for names in (*FUNCTIONS, *OF_FILES)]
+
+
+def _add(names: tuple[str, ...], arguments: str = "") -> None:
+    """An event, called by the first name, on whichever function the kernel has."""
+    for name in names:
+        try:
+            _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{names[0]} {name} {arguments}")
+        except OSError:
+            continue
+        return
+    raise LookupError(f"the kernel has none of {names}")
+
+
+def _trigger(event: str) -> Path:
+    return TRACEFS / "events" / GROUP / event / "trigger"
+
+
 def start() -> None:
     """Count from now on."""
-    for name in FUNCTIONS:
-        _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{name} {name}")
-        _write(TRACEFS / "events" / GROUP / name / "enable", "1")
-    fops = f"fops=+{_offset('file', 'f_op')}($arg2):x64"
-    _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{FD_INSTALL} {FD_INSTALL} {fops}")
-    trigger = f"hist:keys=fops if fops == {_fops():#x}"
-    _write(TRACEFS / "events" / GROUP / FD_INSTALL / "trigger", trigger)
+    for names in FUNCTIONS:
+        _add(names)
+        _write(TRACEFS / "events" / GROUP / names[0] / "enable", "1")
+    offset, fops = _offset("file", "f_op"), _fops()
+    for files, argument in OF_FILES.items():
+        _add(files, f"fops=+{offset}($arg{argument}):x64")
+        _write(_trigger(files[0]), f"hist:keys=fops if fops == {fops:#x}")
 
 
 def hits() -> dict[str, int]:
-    """Calls since :func:`start`, by function.
+    """Calls since :func:`start`, by the function's first name.
 
     Raises:
         RuntimeError: the oracle itself missed calls.
     """
     counts = {}
+    plain = {names[0] for names in FUNCTIONS}
     for line in (TRACEFS / "kprobe_profile").read_text().splitlines():
         name, hit, missed = line.split()
         # other tracers have events of other names: theirs end in _entry and _return
-        if name in FUNCTIONS:
+        if name in plain:
             if int(missed):
                 raise RuntimeError(f"the oracle missed {missed} calls of {name}")
             counts[name] = int(hit)
-    histogram = (TRACEFS / "events" / GROUP / FD_INSTALL / "hist").read_text()
-    match = re.search(r"^\s*Hits: (\d+)$", histogram, re.MULTILINE)
-    dropped = re.search(r"^\s*Dropped: (\d+)$", histogram, re.MULTILINE)
-    if not match or not dropped or int(dropped[1]):
-        raise RuntimeError(f"the oracle's histogram can't be read: {histogram}")
-    counts[FD_INSTALL] = int(match[1])
-    return counts
+    return counts | {names[0]: _histogram(names[0]) for names in OF_FILES}
+
+
+def _histogram(event: str) -> int:
+    text = (TRACEFS / "events" / GROUP / event / "hist").read_text()
+    total = re.search(r"^\s*Hits: (\d+)$", text, re.MULTILINE)
+    dropped = re.search(r"^\s*Dropped: (\d+)$", text, re.MULTILINE)
+    if not total or not dropped or int(dropped[1]):
+        raise RuntimeError(f"the oracle's histogram of {event} can't be read: {text}")
+    return int(total[1])
 
 
 def stop() -> None:
     """Remove the events."""
-    trigger = (TRACEFS / "events" / GROUP / FD_INSTALL / "trigger").read_text().splitlines()
-    for line in trigger:
-        if line.startswith("hist:"):
-            _write(TRACEFS / "events" / GROUP / FD_INSTALL / "trigger", f"!{line.split(' [')[0]}")
-    for name in FUNCTIONS:
-        _write(TRACEFS / "events" / GROUP / name / "enable", "0")
-    for name in (*FUNCTIONS, FD_INSTALL):
-        _write(TRACEFS / "kprobe_events", f"-:{GROUP}/{name}")
+    for names in OF_FILES:
+        for line in _trigger(names[0]).read_text().splitlines():
+            if line.startswith("hist:"):
+                _write(_trigger(names[0]), f"!{line.split(' [')[0]}")
+    for names in FUNCTIONS:
+        _write(TRACEFS / "events" / GROUP / names[0] / "enable", "0")
+    for event in _events():
+        _write(TRACEFS / "kprobe_events", f"-:{GROUP}/{event}")

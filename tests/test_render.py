@@ -67,17 +67,17 @@ def test_one_line_per_event() -> None:
     device = "device vivid-000 (platform/vivid)"
     at = "    12.345678  v4l2-ctl-812        "
     assert lines_of(k) == [
-        "     0.000000  app-100               export         buffer 41 vgem  1 MiB  dur 3us",
-        "     0.000000  app-100               fd_install     buffer 41 vgem  fd 5",
-        f"{at}  attach         buffer 41 vgem  {device}  static  dur 12us",
-        f"{at}  map            buffer 41 vgem  {device}  to_device  dur 1.5us",
-        f"{at}  unmap          buffer 41 vgem  {device}  to_device",
-        f"{at}  map            buffer 41 vgem  {device}  bidirectional  FAILED ENOMEM  dur 0ns",
-        f"{at}  detach         buffer 41 vgem  {device}",
-        f"{at}  cpu_begin      buffer 41 vgem  read+write  dur 800ns",
-        f"{at}  mmap           buffer 41 vgem  1 MiB at 0x7f00  dur 0ns",
-        f'{at}  set_name       buffer 41 vgem  "frame 0"  dur 0ns',
-        f"{at}  release        buffer 41 vgem",
+        "     0.000000  app-100               export            buffer 41 vgem  1 MiB  dur 3us",
+        "     0.000000  app-100               fd_install        buffer 41 vgem  fd 5",
+        f"{at}  attach            buffer 41 vgem  {device}  static  dur 12us",
+        f"{at}  map               buffer 41 vgem  {device}  to_device  dur 1.5us",
+        f"{at}  unmap             buffer 41 vgem  {device}  to_device",
+        f"{at}  map               buffer 41 vgem  {device}  bidirectional  FAILED ENOMEM  dur 0ns",
+        f"{at}  detach            buffer 41 vgem  {device}",
+        f"{at}  cpu_begin         buffer 41 vgem  read+write  dur 800ns",
+        f"{at}  mmap              buffer 41 vgem  1 MiB at 0x7f00  dur 0ns",
+        f'{at}  set_name          buffer 41 vgem  "frame 0"  dur 0ns',
+        f"{at}  release           buffer 41 vgem",
     ]
 
 

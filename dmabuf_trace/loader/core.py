@@ -25,9 +25,10 @@ MAX_FRAMES: Final = 48
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What became of a probe: ``reason`` is "" where it is attached."""
+    """What became of a probe: ``reason`` is "" where it is attached, and then to ``symbol``."""
 
     probe: Probe
+    symbol: str
     reason: str
 
 
@@ -72,11 +73,8 @@ class CoreLoader:
         self._possible_cpus = int(self._lib.libbpf_num_possible_cpus())
         try:
             # all entries before any return: a return without its entry would count as a loss
-            reasons = {probe.symbol: self._attach(probe, probe.entry, 0) for probe in probes}
-            for probe in probes:
-                if probe.returned and not reasons[probe.symbol]:
-                    reasons[probe.symbol] = self._attach(probe, probe.returned, maxactive)
-            self.attached = [Attached(probe, reasons[probe.symbol]) for probe in probes]
+            entered = [self._attach_entry(probe) for probe in probes]
+            self.attached = [self._attach_return(found, maxactive) for found in entered]
         except BaseException:
             self.close()
             raise
@@ -101,8 +99,24 @@ class CoreLoader:
             )
         return int(opened)
 
-    def _attach(self, probe: Probe, program: str, maxactive: int) -> str:
-        if reason := self._kprobes.add(program, probe.symbol, maxactive):
+    def _attach_entry(self, probe: Probe) -> Attached:
+        reasons = []
+        for symbol in probe.symbols:
+            reason = self._attach(probe, probe.entry, symbol, 0)
+            if not reason:
+                return Attached(probe, symbol, "")
+            reasons.append(reason)
+        return Attached(probe, probe.symbols[0], "; ".join(reasons))
+
+    def _attach_return(self, entered: Attached, maxactive: int) -> Attached:
+        probe = entered.probe
+        if entered.reason or not probe.returned:
+            return entered
+        reason = self._attach(probe, probe.returned, entered.symbol, maxactive)
+        return Attached(probe, entered.symbol, reason)
+
+    def _attach(self, probe: Probe, program: str, symbol: str, maxactive: int) -> str:
+        if reason := self._kprobes.add(program, symbol, maxactive):
             return reason
         handle = self._lib.bpf_object__find_program_by_name(self._object, program.encode())
         # a kprobe event is a tracepoint to perf: libbpf opens it by its tracefs name
@@ -120,7 +134,7 @@ class CoreLoader:
         for attached in self.attached:
             if attached.reason and attached.probe.needed:
                 raise UntraceableError(
-                    f"{attached.probe.symbol}() can't be probed: {attached.reason}",
+                    f"{attached.symbol}() can't be probed: {attached.reason}",
                     f"without it {attached.probe.without}; see: dmabuf-trace doctor",
                 )
 

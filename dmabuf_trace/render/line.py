@@ -47,6 +47,10 @@ def _sync(detail: int) -> str:
     return "+".join(name for name, bit in parts if detail & bit) or f"flags {detail}"
 
 
+def _sync_fd(event: Fields) -> str:
+    return f"sync_file fd {event['value']}"
+
+
 def _device(event: Fields, names: Names) -> str:
     device = names.device(event["aux"])
     of = "/".join(part for part in (device.bus, device.driver) if part)
@@ -70,6 +74,13 @@ _DETAIL: Final[dict[str, Callable[[Fields, Names], str]]] = {
     "mmap": _vma,
     "mmap_importer": _vma,
     "set_name": lambda event, names: f'"{names.buffer(event["aux"])}"',
+    "get": lambda event, _: f"fd {event['detail']}",
+    "pin": _device,
+    "unpin": _device,
+    "kernel_begin": lambda event, _: _direction(event["detail"]),
+    "kernel_end": lambda event, _: _direction(event["detail"]),
+    "export_sync_file": lambda event, _: f"{_sync(event['detail'])}  {_sync_fd(event)}",
+    "import_sync_file": lambda event, _: f"{_sync(event['detail'])}  {_sync_fd(event)}",
 }
 _TIMED: Final = frozenset(kind.name for kind in schema.KINDS if kind.timed)
 _WIDTH: Final = max(len(kind.name) for kind in schema.KINDS)
@@ -135,7 +146,7 @@ def _json_detail(kind: str, event: Fields, names: Names) -> dict[str, Any]:
     match kind:
         case "export":
             return {"size_bytes": event["value"], "flags": detail, "stack": _stack(event)}
-        case "fd_install":
+        case "fd_install" | "get":
             return {"fd": detail}
         case "attach":
             device = {**_json_device(event, names), "device_address": f"{event['value']:#x}"}
@@ -144,8 +155,12 @@ def _json_detail(kind: str, event: Fields, names: Names) -> dict[str, Any]:
                 "peer2peer": bool(detail & schema.ATTACH_PEER2PEER),
             }
             return {**device, **bits, "stack": _stack(event)}
-        case "detach":
+        case "detach" | "pin" | "unpin":
             return _json_device(event, names)
+        case "kernel_begin" | "kernel_end":
+            return {"direction": _direction(detail)}
+        case "export_sync_file" | "import_sync_file":
+            return {"sync_flags": detail, "sync_file_fd": event["value"]}
         case "map" | "unmap":
             sgt = {"sgt": f"{event['value']:#x}", "direction": _direction(detail)}
             return {**_json_device(event, names), **sgt}
