@@ -85,7 +85,7 @@ def _spent(call: str, ns: pd.Series[int]) -> Row:
     if not len(taken):
         return {}
     p50, p95, p99 = np.percentile(taken, (50, 95, 99), method="inverted_cdf").tolist()
-    row = {"total": int(taken.sum()), "p50": p50, "p95": p95, "p99": p99, "max": int(taken.max())}
+    row = {"total": int(taken.sum()), "p50": p50, "p95": p95, "p99": p99, "max": int(np.max(taken))}
     return {f"{call}_{name}_ns": value for name, value in row.items()}
 
 

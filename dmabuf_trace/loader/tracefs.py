@@ -28,13 +28,10 @@ def root() -> Path:
         UntraceableError: not mounted, without kprobe events, or not for this user.
     """
     for path in ROOTS:
-        try:
-            (path / "kprobe_events").stat()
-        except PermissionError:
-            raise UntraceableError("tracing needs root", "run it with sudo") from None
-        except OSError:
-            continue
-        return path
+        if os.access(path / "kprobe_events", os.W_OK):
+            return path
+    if os.geteuid():
+        raise UntraceableError("tracing needs root", "run it with sudo")
     if any((path / "events").is_dir() for path in ROOTS):
         raise UntraceableError(
             "this kernel has no kprobe events", "a kernel with CONFIG_KPROBE_EVENTS is needed"
