@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema, symbols
-from dmabuf_trace.loader.core import DEFAULT_MAXACTIVE, CoreLoader
-from dmabuf_trace.probes import PROBES
+from dmabuf_trace.loader.core import DEFAULT_MAXACTIVE, Attached, CoreLoader
+from dmabuf_trace.probes import ALWAYS, GROUPS, PROBES
 from dmabuf_trace.ring import Ring
 from dmabuf_trace.version import VERSION
 
@@ -34,10 +34,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class CaptureOptions:
-    """``ring_bytes``: a power of two; ``maxactive``: calls under way at once per timed function."""
+    """``ring_bytes``: a power of two; ``maxactive``: calls under way at once per timed function.
+
+    ``groups`` names the groups of probes that are wanted; those without which nothing can be told
+    are on in any case.
+    """
 
     ring_bytes: int = DEFAULT_RING_BYTES
     maxactive: int = DEFAULT_MAXACTIVE
+    groups: tuple[str, ...] = tuple(group.name for group in GROUPS)
 
 
 class Capture:
@@ -49,7 +54,10 @@ class Capture:
 
     def __init__(self, options: CaptureOptions) -> None:
         self.options = options
-        self.loader = CoreLoader(PROBES, ring_bytes=options.ring_bytes, maxactive=options.maxactive)
+        chosen = {ALWAYS, *options.groups}
+        wanted = [probe for group in GROUPS if group.name in chosen for probe in group.probes]
+        self._unwanted = [probe for probe in PROBES if probe not in wanted]
+        self.loader = CoreLoader(wanted, ring_bytes=options.ring_bytes, maxactive=options.maxactive)
         try:
             self.loader.require()
             self._names = Ring(self.loader.map_fd("names"), NAME_RING_BYTES, schema.NAME_DTYPE)
@@ -85,14 +93,18 @@ class Capture:
                     "reason": attached.reason,
                     "without": attached.probe.without,
                 }
-                for attached in self.loader.attached
+                for attached in (*self.loader.attached, *self._left_out())
                 for kind in attached.probe.kinds
             ],
             "options": {
                 "ring_bytes": self.options.ring_bytes,
                 "maxactive": self.options.maxactive,
+                "events": list(self.options.groups),
             },
         }
+
+    def _left_out(self) -> list[Attached]:
+        return [Attached(probe, probe.symbols[0], "not asked for") for probe in self._unwanted]
 
     def drain(self) -> Batch:
         """What has come since the last call; call again until both parts are empty.

@@ -28,110 +28,163 @@ class Probe:
     needed: bool = False
 
 
-PROBES: Final = (
-    Probe(
-        ("dma_buf_export",),
-        ("export",),
-        "export_entry",
-        "export_return",
-        "no buffer is known",
-        needed=True,
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Probes that are switched together, and what they cost while they are on."""
+
+    name: str
+    cost: str
+    probes: tuple[Probe, ...]
+
+
+GROUPS: Final = (
+    Group(
+        "buffers",
+        "a few events per buffer; always on",
+        (
+            Probe(
+                ("dma_buf_export",),
+                ("export",),
+                "export_entry",
+                "export_return",
+                "no buffer is known",
+                needed=True,
+            ),
+            Probe(
+                ("dma_buf_file_release",),
+                ("release",),
+                "release_entry",
+                "",
+                "no buffer is ever seen to end, so every one would look leaked",
+                needed=True,
+            ),
+        ),
     ),
-    Probe(
-        ("dma_buf_file_release",),
-        ("release",),
-        "release_entry",
-        "",
-        "no buffer is ever seen to end, so every one would look leaked",
-        needed=True,
+    Group(
+        "fds",
+        "a comparison for every file that anyone opens or closes",
+        (
+            Probe(
+                ("fd_install",),
+                ("fd_install",),
+                "fd_install_entry",
+                "",
+                "fds are known from snapshots only",
+            ),
+            Probe(
+                ("filp_flush", "filp_close"),
+                ("fd_close",),
+                "fd_close_entry",
+                "",
+                "closed fds are known from snapshots only",
+            ),
+        ),
     ),
-    Probe(
-        ("fd_install",),
-        ("fd_install",),
-        "fd_install_entry",
-        "",
-        "fds are known from snapshots only",
+    Group(
+        "devices",
+        "an event per call of a driver: look-up, attach, map, pin, move",
+        (
+            Probe(
+                ("dma_buf_get",), ("get",), "get_entry", "get_return", "look-ups by fd are not seen"
+            ),
+            Probe(
+                ("dma_buf_dynamic_attach",),
+                ("attach",),
+                "attach_entry",
+                "attach_return",
+                "importer devices and their attachments are not seen",
+            ),
+            Probe(
+                ("dma_buf_detach",),
+                ("detach",),
+                "detach_entry",
+                "",
+                "attachments are never seen to end",
+            ),
+            Probe(
+                ("dma_buf_map_attachment",),
+                ("map",),
+                "map_entry",
+                "map_return",
+                "mappings are not seen",
+            ),
+            Probe(
+                ("dma_buf_unmap_attachment",),
+                ("unmap",),
+                "unmap_entry",
+                "",
+                "mappings are never seen to end",
+            ),
+            Probe(("dma_buf_pin",), ("pin",), "pin_entry", "pin_return", "pins are not seen"),
+            Probe(("dma_buf_unpin",), ("unpin",), "unpin_entry", "", "pins are never seen to end"),
+            Probe(
+                ("dma_buf_invalidate_mappings", "dma_buf_move_notify"),
+                ("move",),
+                "move_entry",
+                "",
+                "moves are not seen",
+            ),
+        ),
     ),
-    Probe(
-        ("dma_buf_dynamic_attach",),
-        ("attach",),
-        "attach_entry",
-        "attach_return",
-        "importer devices and their attachments are not seen",
-    ),
-    Probe(
-        ("dma_buf_detach",), ("detach",), "detach_entry", "", "attachments are never seen to end"
-    ),
-    Probe(
-        ("dma_buf_map_attachment",), ("map",), "map_entry", "map_return", "mappings are not seen"
-    ),
-    Probe(
-        ("dma_buf_unmap_attachment",),
-        ("unmap",),
-        "unmap_entry",
-        "",
-        "mappings are never seen to end",
-    ),
-    Probe(
-        ("dma_buf_ioctl",),
-        ("cpu_begin", "cpu_end", "set_name", "export_sync_file", "import_sync_file"),
-        "ioctl_entry",
-        "ioctl_return",
-        "CPU access from user space and buffer names are not seen",
-    ),
-    Probe(
-        ("dma_buf_mmap_internal",),
-        ("mmap",),
-        "mmap_entry",
-        "mmap_return",
-        "mmap on the fd is not seen",
-    ),
-    Probe(
-        ("dma_buf_mmap",),
-        ("mmap_importer",),
-        "mmap_importer_entry",
-        "mmap_importer_return",
-        "mmap through an importer is not seen",
-    ),
-    Probe(
-        ("filp_flush", "filp_close"),
-        ("fd_close",),
-        "fd_close_entry",
-        "",
-        "closed fds are known from snapshots only",
-    ),
-    Probe(("dma_buf_get",), ("get",), "get_entry", "get_return", "look-ups by fd are not seen"),
-    Probe(("dma_buf_pin",), ("pin",), "pin_entry", "pin_return", "pins are not seen"),
-    Probe(("dma_buf_unpin",), ("unpin",), "unpin_entry", "", "pins are never seen to end"),
-    Probe(
-        ("dma_buf_invalidate_mappings", "dma_buf_move_notify"),
-        ("move",),
-        "move_entry",
-        "",
-        "moves are not seen",
-    ),
-    Probe(
-        ("dma_buf_begin_cpu_access",),
-        ("kernel_begin",),
-        "kernel_begin_entry",
-        "kernel_begin_return",
-        "CPU access by drivers is not seen",
-    ),
-    Probe(
-        ("dma_buf_end_cpu_access",),
-        ("kernel_end",),
-        "kernel_end_entry",
-        "kernel_end_return",
-        "CPU access by drivers is never seen to end",
-    ),
-    Probe(
-        ("dma_buf_vmap",), ("vmap",), "vmap_entry", "vmap_return", "kernel mappings are not seen"
-    ),
-    Probe(
-        ("dma_buf_vunmap",),
-        ("vunmap",),
-        "vunmap_entry",
-        "",
-        "kernel mappings are never seen to end",
+    Group(
+        "cpu",
+        "an event per access: brackets, mmap, vmap, names, sync files",
+        (
+            Probe(
+                ("dma_buf_ioctl",),
+                ("cpu_begin", "cpu_end", "set_name", "export_sync_file", "import_sync_file"),
+                "ioctl_entry",
+                "ioctl_return",
+                "CPU access from user space and buffer names are not seen",
+            ),
+            Probe(
+                ("dma_buf_begin_cpu_access",),
+                ("kernel_begin",),
+                "kernel_begin_entry",
+                "kernel_begin_return",
+                "CPU access by drivers is not seen",
+            ),
+            Probe(
+                ("dma_buf_end_cpu_access",),
+                ("kernel_end",),
+                "kernel_end_entry",
+                "kernel_end_return",
+                "CPU access by drivers is never seen to end",
+            ),
+            Probe(
+                ("dma_buf_mmap_internal",),
+                ("mmap",),
+                "mmap_entry",
+                "mmap_return",
+                "mmap on the fd is not seen",
+            ),
+            Probe(
+                ("dma_buf_mmap",),
+                ("mmap_importer",),
+                "mmap_importer_entry",
+                "mmap_importer_return",
+                "mmap through an importer is not seen",
+            ),
+            Probe(
+                ("dma_buf_vmap",),
+                ("vmap",),
+                "vmap_entry",
+                "vmap_return",
+                "kernel mappings are not seen",
+            ),
+            Probe(
+                ("dma_buf_vunmap",),
+                ("vunmap",),
+                "vunmap_entry",
+                "",
+                "kernel mappings are never seen to end",
+            ),
+        ),
     ),
 )
+
+PROBES: Final = tuple(probe for group in GROUPS for probe in group.probes)
+"""All probes, of every group."""
+
+ALWAYS: Final = "buffers"
+"""The group without which no lifecycle can be told."""

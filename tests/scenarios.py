@@ -102,6 +102,7 @@ RECORDINGS: Final = {
     **{name: Recording(name) for name in SCENARIOS},
     "tiny-ring": Recording("cycles", ("--ring", str(PAGE))),
     "few-returns": Recording("blocked", ("--maxactive", "4")),
+    "devices-only": Recording("blocked", ("--events", "devices")),
 }
 
 

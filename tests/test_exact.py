@@ -72,6 +72,16 @@ def test_returns_that_found_no_room_were_counted(out: Path) -> None:
     assert recorded.count("map") + missed == BLOCKED == counted["module"]["map_ok"]
 
 
+def test_groups_that_were_not_asked_for_are_not_observed(out: Path) -> None:
+    recorded, counted = read(out, "devices-only")
+
+    assert recorded.count("map") == BLOCKED == counted["module"]["map_ok"]
+    assert recorded.count("release") == BLOCKED
+    assert recorded.count("fd_install") == 0 < counted["ftrace"]["fd_install"]
+    result = CliRunner().invoke(app, ["report", str(out / "devices-only.dbt")])
+    assert "not observed: fd_install (not asked for)" in result.stdout
+
+
 @pytest.mark.parametrize("name", ["tiny-ring", "few-returns"])
 def test_a_report_with_losses_says_that_it_may_be_wrong(out: Path, name: str) -> None:
     result = CliRunner().invoke(app, ["report", str(out / f"{name}.dbt")])

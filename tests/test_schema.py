@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from dmabuf_trace import schema
-from dmabuf_trace.probes import PROBES
+from dmabuf_trace.cli.app import app
+from dmabuf_trace.probes import GROUPS, PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = schema.generated(ROOT)
@@ -48,3 +50,15 @@ def test_every_kind_comes_from_one_probe_and_every_program_is_used() -> None:
 def test_timed_kinds_are_those_with_a_return_probe() -> None:
     timed = {kind for probe in PROBES if probe.returned for kind in probe.kinds}
     assert {kind.name for kind in schema.KINDS if kind.timed} == timed
+
+
+def test_help_names_every_group() -> None:
+    help_text = CliRunner().invoke(app, ["record", "--help"]).stdout
+    for group in GROUPS:
+        assert group.name in help_text
+
+
+def test_the_readme_names_every_group_and_its_cost() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for group in GROUPS:
+        assert f"| `{group.name}` | {group.cost} |" in readme

@@ -67,6 +67,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
         ("--ring", "5000", "power of two"),
         ("--ring", "lots", "not a size"),
         ("--duration", "soon", "not a duration"),
+        ("--events", "gpu", "no event group 'gpu'"),
     ],
 )
 def test_options_that_make_no_sense(tmp_path: Path, option: str, value: str, message: str) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dmabuf_trace.capture import Capture, CaptureOptions
 
 NS_PER_S = 1_000_000_000
+ALL = "all"
 RUNS_COMMANDS = {"allow_interspersed_args": False}
 """What follows the command's name belongs to it, with or without a ``--`` before it."""
 
@@ -37,6 +38,13 @@ MaxActive = Annotated[
     int,
     typer.Option(min=1, max=4096, help="Calls that may be under way at once, per timed function."),
 ]
+Events = Annotated[
+    str,
+    typer.Option(
+        metavar="GROUPS",
+        help="What to watch, separated by commas: buffers (always on), fds, devices, cpu.",
+    ),
+]
 Command = Annotated[
     list[str] | None, typer.Argument(metavar="[-- CMD...]", help="Run this, and stop when it ends.")
 ]
@@ -47,14 +55,20 @@ def note(text: str) -> None:
     print(f"dmabuf-trace: {text}", file=sys.stderr, flush=True)
 
 
-def _options(ring: str, maxactive: int) -> CaptureOptions:
+def _options(ring: str, maxactive: int, events: str) -> CaptureOptions:
     from dmabuf_trace.capture import CaptureOptions
+    from dmabuf_trace.probes import GROUPS
 
     size = parse_size(ring)
     page = os.sysconf("SC_PAGE_SIZE")
     if size < page or size & (size - 1) or size > 1 << 30:
         raise InputError(f"--ring {ring} is not a power of two from {page} bytes to 1G", "try 16M")
-    return CaptureOptions(ring_bytes=size, maxactive=maxactive)
+    known = [group.name for group in GROUPS]
+    groups = known if events == ALL else [name.strip() for name in events.split(",")]
+    for name in groups:
+        if name not in known:
+            raise InputError(f"no event group {name!r}", f"there are: {', '.join(known)}, {ALL}")
+    return CaptureOptions(size, maxactive, tuple(groups))
 
 
 def _seconds(duration: str | None) -> float | None:
@@ -133,6 +147,7 @@ def record(
     duration: Duration = None,
     ring: Ring = "8M",
     maxactive: MaxActive = 1024,
+    events: Events = ALL,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Record dma-buf events, of the whole system, until CMD ends or Ctrl-C.
@@ -145,7 +160,7 @@ def record(
 
     path = output or Path(time.strftime("dmabuf-%Y%m%d-%H%M%S.dbt"))
     options = RecordOptions(
-        path, tuple(command or ()), _seconds(duration), force, _options(ring, maxactive)
+        path, tuple(command or ()), _seconds(duration), force, _options(ring, maxactive, events)
     )
 
     def attached(capture: Capture) -> None:
@@ -176,6 +191,7 @@ def trace(
     duration: Duration = None,
     ring: Ring = "8M",
     maxactive: MaxActive = 1024,
+    events: Events = ALL,
 ) -> None:
     """Print a line per event as it happens, until CMD ends or Ctrl-C.
 
@@ -201,7 +217,7 @@ def trace(
                 print(format_event(event, names))
         sys.stdout.flush()
 
-    with Capture(_options(ring, maxactive)) as capture, signals_waited_for():
+    with Capture(_options(ring, maxactive, events)) as capture, signals_waited_for():
         _missing(capture)
         for found in snapshot.take("start").buffers:
             names.remember(found.buffer, names.intern_exporter(found.exporter))
