@@ -43,10 +43,10 @@ def test_fds_and_vmas_of_every_process(tmp_path: Path) -> None:
     (two / "maps").write_bytes(MAPS)
     (tmp_path / "cpuinfo").write_text("")
 
-    taken = snapshot.take("start", tmp_path)
+    taken = snapshot.from_proc("start", tmp_path)
 
     assert taken.when == "start"
-    assert taken.buffers == (Found(42, 258048, "drm", "scan out"),)
+    assert taken.buffers == (Found(42, 258048, "drm", "scan out", 3),)
     assert sorted(taken.holders, key=lambda holder: (holder.pid, holder.buffer)) == [
         Holder(42, 10, "compositor", 5),
         Holder(42, 11, "client", -1, 0x7FD64C590000, 0x3F000),
@@ -60,7 +60,7 @@ def test_what_vanishes_under_the_look_is_left_out(tmp_path: Path) -> None:
     (gone / "fd" / "7").symlink_to("/dmabuf:")  # its fdinfo is gone already
     (process(tmp_path, 13, "exited") / "comm").unlink()
 
-    taken = snapshot.take("end", tmp_path)
+    taken = snapshot.from_proc("end", tmp_path)
 
     assert taken.holders == ()
     assert taken.unreadable == 0
