@@ -52,7 +52,7 @@ class Looker:
             self.without = str(error)
 
     def take(self, when: str, *, with_bufinfo: bool = False) -> SnapshotBlock:
-        """Look now; ``when`` is "start" or "end".
+        """Look now; ``when`` names the look: "start" and "end" of a recording.
 
         ``with_bufinfo`` also reads debugfs, which blocks whoever exports or releases meanwhile.
 
