@@ -79,6 +79,8 @@ class Iterators:
         if error := self._lib.bpf_object__load(opened):
             reason = self._lib.reason(error)
             self._lib.bpf_object__close(opened)
+            if os.geteuid() != 0:
+                raise UntraceableError("loading BPF programs needs root", "run with sudo")
             raise UntraceableError(f"the iterators can't be loaded: {reason}")
         return int(opened)
 
