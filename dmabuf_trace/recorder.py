@@ -51,17 +51,19 @@ def record(options: RecordOptions, attached: Callable[[Capture], None]) -> Outco
             written any more, and what was written stays.
     """
     find_command(options.command)
-    writer = Writer(options.output, force=options.force)
-    try:
-        capture = Capture(options.capture)
-    except BaseException:
-        writer.discard()
-        raise
-    with writer, capture, snapshot.Looker() as looker, signals_waited_for():
-        writer.begin(capture.header(options.command))
-        writer.write_snapshot(looker.take("start"))
-        attached(capture)
-        return _record(capture, looker, writer, options)
+    # loaded ahead of the rings: for a moment it takes as much memory as they do
+    with snapshot.Looker() as looker:
+        writer = Writer(options.output, force=options.force)
+        try:
+            capture = Capture(options.capture)
+        except BaseException:
+            writer.discard()
+            raise
+        with writer, capture, signals_waited_for():
+            writer.begin(capture.header(options.command))
+            writer.write_snapshot(looker.take("start"))
+            attached(capture)
+            return _record(capture, looker, writer, options)
 
 
 def _record(

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from dmabuf_trace.accounting import Account, account
 from dmabuf_trace.recording import Found, Holder, SnapshotBlock
-from dmabuf_trace.render.account import account_json, account_parts
+from dmabuf_trace.render.account import account_parts
+from dmabuf_trace.render.machine import account_json
 
 KIB = 1 << 10
 BIG = Found(42, 256 * KIB, "drm", "scan out", 3)

@@ -133,6 +133,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "import dmabuf_trace.recorder",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
+        "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
     ],
 )

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,9 +99,7 @@ def test_a_snapshot_without_the_newer_fields_is_one_of_held_buffers(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("field", "value"), [("source", 1), ("complete", "yes"), ("ts", "1")])
-def test_a_snapshot_of_the_wrong_types_is_refused(
-    tmp_path: Path, field: str, value: object
-) -> None:
+def test_a_snapshot_of_the_wrong_types_is_refused(tmp_path: Path, field: str, value: Any) -> None:
     path = tmp_path / "odd.dbt"
     writer = Writer(path)
     writer.begin({})

@@ -33,8 +33,6 @@ def snapshot(
     """
     from dmabuf_trace import snapshot as looks
     from dmabuf_trace.accounting import account
-    from dmabuf_trace.render.account import account_json, account_parts
-    from dmabuf_trace.render.table import write
 
     with looks.Looker() as looker:
         found = account(looker.take("now", with_bufinfo=with_bufinfo))
@@ -44,6 +42,11 @@ def snapshot(
         processes = count_text(found.unreadable, "process", "processes")
         note(f"{processes} could not be looked into and may hold more: run it with sudo")
     if as_json:
+        from dmabuf_trace.render.machine import account_json
+
         print(account_json(found))
     else:
+        from dmabuf_trace.render.account import account_parts
+        from dmabuf_trace.render.table import write
+
         write(account_parts(found, TERMINAL_ROWS if sys.stdout.isatty() else None), sys.stdout)

@@ -33,12 +33,19 @@ READ_BYTES: Final = 1 << 18
 
 
 def _there() -> set[str]:
-    """Programs whose target is in the kernel's BTF."""
+    """Programs whose target is in the kernel's BTF: megabytes, so it is not read as a whole."""
+    names = {b"\0%b\0" % target.encode(): name for name, (target, _) in TARGETS.items()}
+    longest = max(map(len, names))
+    found: set[str] = set()
     try:
-        btf = BTF.read_bytes()
+        with BTF.open("rb", buffering=0) as file:
+            window = b""
+            while part := file.read(READ_BYTES):
+                window = window[-longest:] + part
+                found |= {name for text, name in names.items() if text in window}
     except OSError:
         return set()
-    return {name for name, (target, _) in TARGETS.items() if b"\0%b\0" % target.encode() in btf}
+    return found
 
 
 class Iterators:
@@ -130,7 +137,7 @@ class Iterators:
 
 
 def _all(fd: int) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while True:
         try:
             part = os.read(fd, READ_BYTES)

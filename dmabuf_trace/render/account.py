@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An account of a snapshot: text for people, JSON for programs."""
+"""An account of a snapshot as text for people."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from rich.text import Text
 
 from dmabuf_trace.accounting import Account, HeldBuffer, Process
-from dmabuf_trace.render.machine import SCHEMA
 from dmabuf_trace.render.table import Grid, Part, holder_text, line
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, count_text
@@ -106,46 +104,3 @@ def _buffers(rows: tuple[HeldBuffer, ...], *, certain: bool) -> Grid:
             for row in rows
         ],
     )
-
-
-def account_json(account: Account) -> str:
-    """Every row; null is *not observed*."""
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "source": account.source,
-        "lists_all_buffers": account.complete,
-        "unreadable_processes": account.unreadable,
-        "totals": {
-            "held_buffers": account.held,
-            "held_bytes": account.held_bytes,
-            "held_unsized": account.unsized,
-            "kernel_only_buffers": account.kernel_only,
-            "kernel_only_bytes": account.kernel_only_bytes,
-        },
-        "processes": [
-            {
-                "pid": row.pid,
-                "comm": row.comm,
-                "rss_bytes": row.rss,
-                "pss_bytes": row.pss,
-                "buffers": row.buffers,
-                "fds": row.fds,
-                "vmas": row.vmas,
-                "unsized": row.unsized,
-            }
-            for row in account.processes
-        ],
-        "buffers": [
-            {
-                "inode": row.inode,
-                "size_bytes": row.size,
-                "exporter": row.exporter,
-                "name": row.name,
-                "references": row.references,
-                "processes": row.processes,
-                "holders": list(row.holders),
-            }
-            for row in account.buffers
-        ],
-    }
-    return json.dumps(document, indent=2, allow_nan=False)
