@@ -59,8 +59,16 @@ class Looker:
         Raises:
             UntraceableError: bufinfo was asked for and can't be read.
         """
-        taken = from_iterators(when, self._iterators) if self._iterators else from_proc(when)
+        taken = self._best(when)
         return _with_bufinfo(taken) if with_bufinfo else taken
+
+    def _best(self, when: str) -> SnapshotBlock:
+        if self._iterators:
+            try:
+                return from_iterators(when, self._iterators)
+            except UntraceableError as error:  # a recording must not end for want of this
+                self.without = str(error)
+        return from_proc(when)
 
     def close(self) -> None:
         """Unload the iterators."""
@@ -95,9 +103,13 @@ def _with_bufinfo(taken: SnapshotBlock) -> SnapshotBlock:
 def from_iterators(when: str, iterators: Iterators) -> SnapshotBlock:
     """A snapshot by iterators, of all processes."""
     ts = time.monotonic_ns()
+    if not iterators.lists_all:
+        return from_records(when, ts, iterators.holders(), None)
+    live = iterators.live_buffers()
     holders = iterators.holders()
-    live = iterators.live_buffers() if iterators.lists_all else None
-    return from_records(when, ts, holders, live)
+    # what comes or goes during the look would seem to be held by nobody: only what stays counts
+    stayed = np.isin(live["buffer"], iterators.live_buffers()["buffer"])
+    return from_records(when, ts, holders, live[stayed])
 
 
 def from_records(

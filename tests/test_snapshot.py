@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import pytest
 
 from dmabuf_trace import bufinfo, schema, snapshot
+from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.recording import Found, Holder
 from tests.counts import Recorded
 from tests.vm import run_guest
 from tests.vm.kernels import KERNELS
+
+if TYPE_CHECKING:
+    from dmabuf_trace.loader.iterators import Iterators
 
 FDINFO = """pos:\t0
 flags:\t02000002
@@ -114,6 +118,55 @@ def test_the_list_of_live_buffers_makes_it_complete() -> None:
 
     assert taken.complete
     assert {found.buffer: found.size for found in taken.buffers} == {42: 8192, 43: 4096}
+
+
+class Busy:
+    """Iterators over a system where buffers come and go between one list and the next."""
+
+    lists_all = True
+
+    def __init__(self, *lists: tuple[int, ...]) -> None:
+        self._lists = list(lists)
+
+    def live_buffers(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        inodes = self._lists.pop(0)
+        rows = np.zeros(len(inodes), schema.FOUND_DTYPE)
+        rows["buffer"] = inodes
+        return rows
+
+    def holders(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        return held(buffer=44, fd=3)
+
+
+def test_what_comes_or_goes_during_the_look_is_not_held_by_nobody() -> None:
+    busy = Busy((41, 42), (42, 43, 44))  # 41 went, 43 and 44 came; 44 was seen with its holder
+
+    taken = snapshot.from_iterators("now", cast("Iterators", busy))
+
+    assert {found.buffer for found in taken.buffers} == {42, 44}
+
+
+class Broken:
+    """Iterators that loaded and then fail."""
+
+    lists_all = True
+
+    def live_buffers(self) -> None:
+        raise UntraceableError("the iterator live_buffers can't be read: Cannot allocate memory")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_look_that_fails_is_made_by_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "Iterators", Broken)
+
+    with snapshot.Looker() as looker:
+        assert looker.without == ""
+        taken = looker.take("end")
+
+    assert (taken.source, taken.complete) == ("proc", False)
+    assert "Cannot allocate memory" in looker.without
 
 
 BUFINFO = """

@@ -117,6 +117,8 @@ class Iterators:
             raise UntraceableError(f"the iterator {name} can't be read: {os.strerror(-fd)}")
         try:
             return np.frombuffer(_all(fd), TARGETS[name][1])
+        except OSError as error:
+            raise UntraceableError(f"the iterator {name} can't be read: {error.strerror}") from None
         finally:
             os.close(fd)
 
