@@ -10,16 +10,21 @@ from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-SOURCE = "dmabuf_trace.bpf.c"
+PARTS = ("dmabuf_trace", "snapshot")
+"""Programs that are loaded together: each PART.bpf.c makes an object per architecture."""
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 """Machine, as ``os.uname()`` names it, and its name in ``__TARGET_ARCH_*``."""
 
 FLAGS = ("-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf", "-mcpu=v3")
 
 
-def object_name(machine: str) -> str:
-    """File name of the object for a machine."""
-    return f"dmabuf_trace.{machine}.bpf.o"
+def object_name(part: str, machine: str) -> str:
+    """File name of a part's object for a machine."""
+    return f"{part}.{machine}.bpf.o"
+
+
+OBJECTS = tuple((part, machine) for part in PARTS for machine in ARCHITECTURES)
+"""Part and machine of every object."""
 
 
 def compile_objects(source: Path, target: Path) -> list[Path]:
@@ -33,12 +38,11 @@ def compile_objects(source: Path, target: Path) -> list[Path]:
         )
     target.mkdir(parents=True, exist_ok=True)
     objects = []
-    for machine, arch in ARCHITECTURES.items():
-        out = target / object_name(machine)
-        command = [clang, *FLAGS, "-fdebug-compilation-dir=.", f"-D__TARGET_ARCH_{arch}"]
-        done = subprocess.run(
-            [*command, "-c", SOURCE, "-o", str(out.resolve())], cwd=source, check=False
-        )
+    for part, machine in OBJECTS:
+        out = target / object_name(part, machine)
+        arch = f"-D__TARGET_ARCH_{ARCHITECTURES[machine]}"
+        command = [clang, *FLAGS, "-fdebug-compilation-dir=.", arch, "-c", f"{part}.bpf.c"]
+        done = subprocess.run([*command, "-o", str(out.resolve())], cwd=source, check=False)
         if done.returncode:
             sys.exit(f"dmabuf-trace: the BPF programs don't compile for {machine}: see above")
         subprocess.run([strip, "-g", str(out)], check=True)
@@ -60,4 +64,4 @@ class BuildPy(build_py):  # type: ignore[misc]  # setuptools has no types
         """The files of the package, the objects included."""
         outputs: list[str] = super().get_outputs(include_bytecode)
         base = Path(self.build_lib) / "dmabuf_trace" / "bpf"
-        return [*outputs, *(str(base / object_name(machine)) for machine in ARCHITECTURES)]
+        return [*outputs, *(str(base / object_name(*each)) for each in OBJECTS)]

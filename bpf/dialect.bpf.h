@@ -36,15 +36,27 @@ struct inode {
 	struct super_block *i_sb;
 } KERNEL_STRUCT;
 
+struct counter {
+	s64 counter;
+} KERNEL_STRUCT;
+
+/* The count of references: f_count up to 6.12, f_ref (one less) in later kernels. */
+struct file_ref {
+	struct counter refcnt;
+} KERNEL_STRUCT;
+
 struct file {
 	const void *f_op;
 	void *private_data;
 	struct inode *f_inode;
+	struct counter f_count;
+	struct file_ref f_ref;
 } KERNEL_STRUCT;
 
 struct dma_buf {
 	u64 size;
 	struct file *file;
+	const char *exp_name;
 	const char *name;
 } KERNEL_STRUCT;
 
@@ -134,6 +146,8 @@ static long (*const bpf_ringbuf_output)(void *ring, void *data, u64 size, u64 fl
 /* One hop: READ(to, pointer->member); 0 when it could be read, else @to is zeroed. */
 #define READ(to, member) \
 	bpf_probe_read_kernel(&(to), sizeof(to), __builtin_preserve_access_index(&(member)))
+
+#ifndef WITHOUT_MAPS	/* set where the programs need none */
 
 /* ---- maps -------------------------------------------------------------------------------- */
 
@@ -304,6 +318,8 @@ INLINE long stacks_get(void *ctx)
 {
 	return bpf_get_stackid(ctx, &stacks, 0);
 }
+
+#endif /* WITHOUT_MAPS */
 
 /* ---- programs ---------------------------------------------------------------------------- */
 

@@ -31,6 +31,29 @@ struct name {
 };
 _Static_assert(sizeof(struct name) == 136, "no padding in name");
 
+struct found {
+	u64 buffer;	/* inode number of the dma-buf */
+	u64 size;	/* bytes */
+	u64 references;	/* references to its file, without the look's own */
+	char exporter[64];	/* exporter, NUL-terminated, cut where too long */
+	char name[32];	/* name given by user space; empty: none */
+};
+_Static_assert(sizeof(struct found) == 120, "no padding in found");
+
+struct held {
+	u64 buffer;	/* inode number of the dma-buf */
+	u64 size;	/* bytes */
+	u64 start;	/* start address of a VMA; 0: an fd */
+	u64 length;	/* length of a VMA in bytes; 0: an fd */
+	u32 pid;	/* process (tgid) that holds it */
+	s32 fd;	/* fd number; -1: a VMA */
+	char comm[16];	/* name of the process */
+	u64 references;	/* references to its file, without the look's own */
+	char exporter[64];	/* exporter, NUL-terminated, cut where too long */
+	char name[32];	/* name given by user space; empty: none */
+};
+_Static_assert(sizeof(struct held) == 160, "no padding in held");
+
 enum event_kind {
 	EV_EXPORT = 1,	/* an exporter made a buffer */
 	EV_FD_INSTALL = 2,	/* a file descriptor for the buffer appeared in a process */

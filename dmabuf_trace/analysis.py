@@ -230,6 +230,8 @@ def doubts(trace: Trace, relies_on: tuple[str, ...]) -> tuple[str, ...]:
     for row in records(mine[mine["what"] == "probe"]):
         reason = row["cause"] or "no reason given"
         found.append(f"may be wrong: {row['kind']} was not observed ({reason})")
+    for row in records(mine[mine["what"] == "reconcile"]):
+        found.append(f"may be wrong: {row['cause']} ({row['hint']})")
     if trace.cut:
         found.append(f"may be wrong: the recording was cut ({trace.cut.reason})")
     return tuple(found)

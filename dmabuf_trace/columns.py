@@ -126,10 +126,11 @@ TABLES: Final = {
         "cpu": "processor",
     },
     "quality": {
-        "what": "loss, probe (missing), cut, processes (unreadable), snapshot (missing)",
+        "what": "loss, probe (missing), cut, processes (unreadable), snapshot (missing), reconcile "
+        "(events and the kernel's list of buffers at the end disagree)",
         "kind": "event kind; NA: not about one",
         "cause": "cause of a loss, or why",
-        "count": "events or processes; NA: not countable",
+        "count": "events, processes or buffers; NA: not countable",
         "share": "lost part of all such events; NA: not a loss",
         "whole_event": "events are missing, so that verdicts may be wrong",
         "hint": "what to do",

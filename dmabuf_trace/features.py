@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmabuf_trace.errors import UntraceableError
-from dmabuf_trace.loader import core, tracefs
+from dmabuf_trace.loader import core, iterators, tracefs
 from dmabuf_trace.loader.libbpf import Libbpf
 from dmabuf_trace.probes import PROBES
 
@@ -69,6 +69,25 @@ def _symbols() -> Feature:
     return Feature("kernel symbols", found, detail, "stacks are bare addresses")
 
 
+def _iterators() -> list[Feature]:
+    """What snapshots are made from."""
+    holders, listed = "BPF iterators of holders", "BPF iterator of buffers"
+    by_proc = "holders are read from /proc, which is slower"
+    by_bufinfo = "buffers that no process holds are listed by snapshot --bufinfo only"
+    try:
+        with iterators.Iterators() as found:
+            detail = "loaded" if found.lists_all else "this kernel has no BPF iterator dmabuf"
+            return [
+                Feature(holders, True, "loaded", by_proc),
+                Feature(listed, found.lists_all, detail, by_bufinfo),
+            ]
+    except UntraceableError as error:
+        return [
+            Feature(holders, False, str(error), by_proc),
+            Feature(listed, False, str(error), by_bufinfo),
+        ]
+
+
 def examine() -> list[Feature]:
     """All features, tried on the running kernel; nothing stays attached."""
     features = [
@@ -100,4 +119,4 @@ def examine() -> list[Feature]:
             )
     finally:
         loader.close()
-    return features
+    return [*features, *_iterators()]

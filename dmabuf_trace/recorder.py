@@ -51,20 +51,24 @@ def record(options: RecordOptions, attached: Callable[[Capture], None]) -> Outco
             written any more, and what was written stays.
     """
     find_command(options.command)
-    writer = Writer(options.output, force=options.force)
-    try:
-        capture = Capture(options.capture)
-    except BaseException:
-        writer.discard()
-        raise
-    with writer, capture, signals_waited_for():
-        writer.begin(capture.header(options.command))
-        writer.write_snapshot(snapshot.take("start"))
-        attached(capture)
-        return _record(capture, writer, options)
+    # loaded ahead of the rings: for a moment it takes as much memory as they do
+    with snapshot.Looker() as looker:
+        writer = Writer(options.output, force=options.force)
+        try:
+            capture = Capture(options.capture)
+        except BaseException:
+            writer.discard()
+            raise
+        with writer, capture, signals_waited_for():
+            writer.begin(capture.header(options.command))
+            writer.write_snapshot(looker.take("start"))
+            attached(capture)
+            return _record(capture, looker, writer, options)
 
 
-def _record(capture: Capture, writer: Writer, options: RecordOptions) -> Outcome:
+def _record(
+    capture: Capture, looker: snapshot.Looker, writer: Writer, options: RecordOptions
+) -> Outcome:
     stacks: set[int] = set()
 
     def write(batch: Batch) -> None:
@@ -78,7 +82,7 @@ def _record(capture: Capture, writer: Writer, options: RecordOptions) -> Outcome
     follower = Follower(capture, write, writer.write_losses)
     ending = follow(follower, options.command, options.duration)
     # holders while the probes still see releases: nobody can let go unseen after the look
-    holders = snapshot.take("end")
+    holders = looker.take("end")
     capture.detach()
     detached = time.monotonic_ns()
     follower.drain()

@@ -16,7 +16,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from pathlib import Path
@@ -49,12 +49,17 @@ class BlockKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A live buffer as /proc shows it: inode number, size in bytes, exporter, name ("": none)."""
+    """A live buffer as a snapshot shows it: inode number, size in bytes, exporter, name ("": none).
+
+    ``references`` counts fds, VMAs and what the kernel holds itself, without the look's own; -1:
+    not known.
+    """
 
     buffer: int
     size: int
     exporter: str
     name: str
+    references: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,12 @@ class LossBlock:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotBlock:
-    """Holders of all buffers at ``ts`` (ns, CLOCK_MONOTONIC); ``when`` is "start" or "end".
+    """Holders of all buffers; ``when`` is "start" or "end", ``ts`` (ns, CLOCK_MONOTONIC) is when
+    the look began.
 
-    ``unreadable`` counts processes that could not be looked into.
+    ``unreadable`` counts processes that could not be looked into. ``source`` is "iterators" or
+    "proc", and more where more was read; ``complete``: it lists *all* live buffers, so that one
+    which is not in ``buffers`` is gone; else only those that a process holds.
     """
 
     when: str
@@ -102,6 +110,8 @@ class SnapshotBlock:
     buffers: tuple[Found, ...]
     holders: tuple[Holder, ...]
     unreadable: int
+    source: str = "proc"
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,14 @@ def _whole(value: object) -> bool:
     return type(value) is int and -1 <= value < 1 << 63
 
 
+_FITS: Final[dict[str, Callable[[object], bool]]] = {
+    "int": _whole,
+    "str": lambda value: isinstance(value, str),
+    "bool": lambda value: isinstance(value, bool),
+}
+"""By a field's annotation: whether a value is what it says."""
+
+
 def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise TypeError("not a list of texts")
@@ -146,13 +164,11 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 def _row(make: type[_Row], values: dict[str, Any]) -> _Row:
-    """A dataclass of whole numbers and texts, from what a file says it is."""
+    """A dataclass of whole numbers, texts and flags, from what a file says it is."""
     row = make(**values)
     for field in fields(make):
-        value = getattr(row, field.name)
-        if field.type in ("int", "str") and not (
-            _whole(value) if field.type == "int" else isinstance(value, str)
-        ):
+        fits = _FITS.get(str(field.type))
+        if fits and not fits(getattr(row, field.name)):
             raise TypeError(f"{field.name} is not of type {field.type}")
     return row
 

@@ -93,6 +93,33 @@ NAME_FIELDS: Final = (
 
 NAME_TYPES: Final = {"exporter": 1, "device": 2, "buffer": 3, "comm": 4}
 
+COMM, BUFFER_NAME = 16, 32
+
+_SEEN_BUFFER: Final = (
+    Field("references", "u64", "references to its file, without the look's own"),
+    Field("exporter", f"char[{NAME_TEXT}]", "exporter, NUL-terminated, cut where too long"),
+    Field("name", f"char[{BUFFER_NAME}]", "name given by user space; empty: none"),
+)
+
+FOUND_FIELDS: Final = (
+    Field("buffer", "u64", "inode number of the dma-buf"),
+    Field("size", "u64", "bytes"),
+    *_SEEN_BUFFER,
+)
+"""A live buffer, as the dma-buf iterator gives it."""
+
+HELD_FIELDS: Final = (
+    Field("buffer", "u64", "inode number of the dma-buf"),
+    Field("size", "u64", "bytes"),
+    Field("start", "u64", "start address of a VMA; 0: an fd"),
+    Field("length", "u64", "length of a VMA in bytes; 0: an fd"),
+    Field("pid", "u32", "process (tgid) that holds it"),
+    Field("fd", "s32", "fd number; -1: a VMA"),
+    Field("comm", f"char[{COMM}]", "name of the process"),
+    *_SEEN_BUFFER,
+)
+"""An fd or a VMA of a process, as the task iterators give it."""
+
 KINDS: Final = (
     Kind(
         1,
@@ -401,6 +428,12 @@ EVENT_DTYPE: Final = _dtype(EVENT_FIELDS)
 NAME_DTYPE: Final = _dtype(NAME_FIELDS)
 """numpy dtype of one name record: 136 bytes."""
 
+FOUND_DTYPE: Final = _dtype(FOUND_FIELDS)
+"""numpy dtype of a live buffer in a snapshot: 120 bytes."""
+
+HELD_DTYPE: Final = _dtype(HELD_FIELDS)
+"""numpy dtype of an fd or a VMA in a snapshot: 160 bytes."""
+
 LOSS_SHAPE: Final = (KIND_SLOTS, CAUSE_SLOTS)
 """Shape of the loss counters: ``losses[kind id, cause id]``, u64, cumulative since attach."""
 
@@ -413,6 +446,11 @@ def _struct(name: str, fields: tuple[Field, ...], size: int) -> str:
     lines += ["};", f'_Static_assert(sizeof(struct {name}) == {size}, "no padding in {name}");', ""]
     return "\n".join(lines)
 
+
+SNAPSHOT_RECORDS: Final = {
+    "Live buffers of a snapshot (`iter/dmabuf`)": FOUND_FIELDS,
+    "Holders of a snapshot (`iter/task_file`, `iter/task_vma`)": HELD_FIELDS,
+}
 
 _GENERATED = "GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit."
 
@@ -427,6 +465,8 @@ def header() -> str:
         "",
         _struct("event", EVENT_FIELDS, EVENT_DTYPE.itemsize),
         _struct("name", NAME_FIELDS, NAME_DTYPE.itemsize),
+        _struct("found", FOUND_FIELDS, FOUND_DTYPE.itemsize),
+        _struct("held", HELD_FIELDS, HELD_DTYPE.itemsize),
         "enum event_kind {",
         *(f"\tEV_{kind.name.upper()} = {kind.id},\t/* {kind.doc} */" for kind in KINDS),
         "};",
@@ -484,6 +524,9 @@ def reference() -> str:
         "",
         "Types: " + ", ".join(f"{number} {name}" for name, number in NAME_TYPES.items()) + ".",
     ]
+    for title, fields in SNAPSHOT_RECORDS.items():
+        lines += ["", f"## {title}", "", "| field | type | meaning |", "|---|---|---|"]
+        lines += [f"| `{field.name}` | {field.type} | {field.doc} |" for field in fields]
     lines += ["", "## Loss", "", "| cause | what it means | what helps |", "|---|---|---|"]
     lines += [f"| `{cause.name}` | {cause.doc} | {cause.hint} |" for cause in CAUSES]
     return "\n".join([*lines, ""])

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds which buffer now, by fd and by VMA, as /proc shows it.
+"""Who holds which buffer now, by fd and by VMA: from BPF iterators, else from /proc.
 
-Needs no kernel feature, sees no buffer that only the kernel holds. Reading fdinfo and maps takes
-no reference that a probe would see. Must not know how a snapshot is judged.
+Iterators take a reference to each file they pass, which no event of ours shows. /proc needs no
+kernel feature and is slower; it gives no size for a buffer that is only mapped. The dma-buf
+iterator, where the kernel has it, and bufinfo, where it is asked for, list the buffers that nobody
+holds as well. Must not know how a snapshot is judged.
 """
 
 from __future__ import annotations
@@ -10,18 +12,148 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import bufinfo
+from dmabuf_trace.errors import UntraceableError
+from dmabuf_trace.loader.iterators import Iterators
 from dmabuf_trace.recording import Found, Holder, SnapshotBlock
 
 LINK: Final = "/dmabuf:"
 """What readlink of /proc/PID/fd/N begins with for a dma-buf; the buffer's name follows."""
 
+PROC: Final = Path("/proc")
+KERNEL_THREAD: Final = 0x00200000
+"""PF_KTHREAD (include/linux/sched.h), in the flags of /proc/PID/stat."""
+
 _MAPS_LINE: Final = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ \S+ (\d+) +/dmabuf:([^\n]*)$", re.MULTILINE
 )
+
+
+class Looker:
+    """Takes snapshots, from the best source there is; a context manager.
+
+    ``without`` says why the iterators are not it, "" where they are.
+    """
+
+    def __init__(self) -> None:
+        self._iterators: Iterators | None = None
+        self.without = ""
+        try:
+            self._iterators = Iterators()
+        except UntraceableError as error:
+            self.without = str(error)
+
+    def take(self, when: str, *, with_bufinfo: bool = False) -> SnapshotBlock:
+        """Look now; ``when`` names the look: "start" and "end" of a recording.
+
+        ``with_bufinfo`` also reads debugfs, which blocks whoever exports or releases meanwhile.
+
+        Raises:
+            UntraceableError: bufinfo was asked for and can't be read.
+        """
+        taken = self._best(when)
+        return _with_bufinfo(taken) if with_bufinfo else taken
+
+    def _best(self, when: str) -> SnapshotBlock:
+        if self._iterators:
+            try:
+                return from_iterators(when, self._iterators)
+            except UntraceableError as error:  # a recording must not end for want of this
+                self.without = str(error)
+        return from_proc(when)
+
+    def close(self) -> None:
+        """Unload the iterators."""
+        if self._iterators:
+            self._iterators.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def take(when: str, *, with_bufinfo: bool = False) -> SnapshotBlock:
+    """One look: :meth:`Looker.take`."""
+    with Looker() as looker:
+        return looker.take(when, with_bufinfo=with_bufinfo)
+
+
+def _with_bufinfo(taken: SnapshotBlock) -> SnapshotBlock:
+    found = {buffer.buffer: buffer for buffer in (*bufinfo.read(), *taken.buffers)}
+    source = f"{taken.source}, bufinfo"
+    buffers = tuple(found.values())
+    return SnapshotBlock(
+        taken.when, taken.ts, buffers, taken.holders, taken.unreadable, source, complete=True
+    )
+
+
+# from iterators
+
+
+def from_iterators(when: str, iterators: Iterators) -> SnapshotBlock:
+    """A snapshot by iterators, of all processes."""
+    ts = time.monotonic_ns()
+    if not iterators.lists_all:
+        return from_records(when, ts, iterators.holders(), None)
+    live = iterators.live_buffers()
+    holders = iterators.holders()
+    # what comes or goes during the look would seem to be held by nobody: only what stays counts
+    stayed = np.isin(live["buffer"], iterators.live_buffers()["buffer"])
+    return from_records(when, ts, holders, live[stayed])
+
+
+def from_records(
+    when: str, ts: int, held: NDArray[np.void], live: NDArray[np.void] | None
+) -> SnapshotBlock:
+    """What the iterators' records say; ``live`` None where only held buffers were listed."""
+    found = dict(_found(held))
+    if live is not None:
+        found |= _found(live)
+    holders = dict.fromkeys(  # a thread with files of its own shows its process's VMAs once more
+        Holder(
+            int(row["buffer"]),
+            int(row["pid"]),
+            _text(row["comm"]),
+            int(row["fd"]),
+            int(row["start"]),
+            int(row["length"]),
+        )
+        for row in held
+    )
+    buffers, complete = tuple(found.values()), live is not None
+    return SnapshotBlock(when, ts, buffers, tuple(holders), 0, "iterators", complete)
+
+
+def _found(rows: NDArray[np.void]) -> Iterable[tuple[int, Found]]:
+    for row in rows:
+        inode = int(row["buffer"])
+        yield (
+            inode,
+            Found(
+                inode,
+                int(row["size"]),
+                _text(row["exporter"]),
+                _text(row["name"]),
+                int(row["references"]),
+            ),
+        )
+
+
+def _text(value: Any) -> str:
+    return bytes(value).decode(errors="backslashreplace")
+
+
+# from /proc
 
 
 def _fdinfo(path: Path) -> dict[str, str]:
@@ -37,8 +169,8 @@ def _fds(process: Path, pid: int, comm: str, found: dict[int, Found]) -> Iterato
             if not os.readlink(entry.path).startswith(LINK):  # noqa: PTH115 a Path takes half as long again
                 continue
             info = _fdinfo(process / "fdinfo" / entry.name)
-            inode = int(info["ino"])
-            found[inode] = Found(inode, int(info["size"]), info["exp_name"], info.get("name", ""))
+            inode, size, references = int(info["ino"]), int(info["size"]), int(info["count"])
+            found[inode] = Found(inode, size, info["exp_name"], info.get("name", ""), references)
         except (FileNotFoundError, KeyError):
             continue  # closed meanwhile
         yield Holder(inode, pid, comm, int(entry.name))
@@ -49,13 +181,22 @@ def _vmas(process: Path, pid: int, comm: str) -> Iterator[Holder]:
         yield Holder(int(inode), pid, comm, -1, int(start, 16), int(end, 16) - int(start, 16))
 
 
-def take(when: str, proc: Path = Path("/proc")) -> SnapshotBlock:
-    """Read all processes; ``when`` is "start" or "end".
+def _is_kernel_thread(process: Path) -> bool:
+    """Kernel threads have no fds, but only root may see that."""
+    with suppress(OSError, IndexError, ValueError):
+        after_comm = (process / "stat").read_bytes().rpartition(b")")[2].split()
+        return bool(int(after_comm[6]) & KERNEL_THREAD)
+    return False
+
+
+def from_proc(when: str, proc: Path = PROC) -> SnapshotBlock:
+    """Read all processes.
 
     A process that ends meanwhile is left out; one that may not be looked into is counted in
     ``unreadable``. A buffer that is only mapped is a holder's row without one in ``buffers``: its
     size is not to be had from /proc.
     """
+    ts = time.monotonic_ns()
     found: dict[int, Found] = {}
     holders: list[Holder] = []
     unreadable = 0
@@ -68,9 +209,7 @@ def take(when: str, proc: Path = Path("/proc")) -> SnapshotBlock:
             holders += _fds(process, pid, comm, found)
             holders += _vmas(process, pid, comm)
         except PermissionError:
-            unreadable += 1
+            unreadable += not _is_kernel_thread(process)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return SnapshotBlock(
-        when, time.monotonic_ns(), tuple(found.values()), tuple(holders), unreadable
-    )
+    return SnapshotBlock(when, ts, tuple(found.values()), tuple(holders), unreadable, "proc")

@@ -24,6 +24,7 @@ from dmabuf_trace.columns import TABLES
 from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
 from dmabuf_trace.lifecycle import Lifecycle
 from dmabuf_trace.names import UNKNOWN, Device, Names
+from dmabuf_trace.reconcile import compare, settle
 from dmabuf_trace.recording import (
     Cut,
     EndBlock,
@@ -41,6 +42,8 @@ Structs = NDArray[np.void]
 Array = NDArray[Any]
 
 BATCH_EVENTS: Final = 1 << 16
+RECONCILE_NAMED: Final = 8
+"""Buffers named in a row about a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,8 @@ class Trace:
         self.raw: Structs = np.concatenate(read.events)
         self.rows = Rows.join(read.rows)
         self._end_ts = read.end.ts if read.end else 0
+        self._differences = compare(self.rows.buffers, self.raw, self.snapshots)
+        settle(self.rows.buffers, self._differences)
 
     @cached_property
     def start(self) -> int:
@@ -366,7 +371,7 @@ class Trace:
     @cached_property
     def quality(self) -> pd.DataFrame:
         """One row per reason to doubt an answer; no rows: nothing is known to be missing."""
-        rows = [*self._loss_rows(), *self._gap_rows()]
+        rows = [*self._loss_rows(), *self._gap_rows(), *self._reconcile_rows()]
         frame = pd.DataFrame(rows, columns=list(TABLES["quality"]))
         return frame.astype(
             {
@@ -409,6 +414,19 @@ class Trace:
                     *("processes", pd.NA, "could not be looked into"),
                     *(snapshot.unreadable, pd.NA, False, hint),
                 )
+
+    def _reconcile_rows(self) -> Iterator[tuple[Any, ...]]:
+        """Where events and the kernel's list of buffers at the end disagree."""
+        for kind, inodes, what in (
+            ("release", self._differences.gone, "not released, but gone from the kernel's list"),
+            ("export", self._differences.unknown, "on the kernel's list, but never seen"),
+        ):
+            if inodes:
+                named = ", ".join(map(str, inodes[:RECONCILE_NAMED]))
+                more = ", ..." if len(inodes) > RECONCILE_NAMED else ""
+                hint = f"its {kind} was lost, or under way at the end"
+                cause = f"{what}: buffer {named}{more}"
+                yield ("reconcile", kind, cause, len(inodes), pd.NA, True, hint)
 
     # groups of columns that tables share
 

@@ -89,6 +89,8 @@ class Build:
         default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64)
     )
     unreadable: int = 0
+    lists_all: bool = False
+    """Whether snapshots list every live buffer, as the dma-buf iterator does."""
 
     def __post_init__(self) -> None:
         self._blocks: list[tuple[str, Any]] = []
@@ -265,19 +267,27 @@ class Build:
         self._live.pop(buffer.inode, None)
         self.event("release", buffer=buffer.inode, object=buffer.address)
 
+    def vanish(self, buffer: Buffer) -> None:
+        """The last reference is gone, and its event is lost."""
+        del self._live[buffer.inode]
+
     def lose(self, kind: str, cause: str, count: int) -> None:
         """Count lost events."""
         self.losses[schema.KIND[kind], schema.CAUSE[cause]] += np.uint64(count)
 
     def snapshot(self, when: str) -> None:
-        """What /proc shows now: buffers held by an fd or a VMA, and their holders."""
+        """What is there now: buffers, all or those held by an fd or a VMA, and their holders."""
         held = {holder.buffer for holder in self._holders}
         found = tuple(
             Found(buffer.inode, buffer.size, buffer.exporter, buffer.name)
             for buffer in self._live.values()
-            if buffer.inode in held
+            if self.lists_all or buffer.inode in held
         )
-        block = SnapshotBlock(when, self.now, found, tuple(self._holders), self.unreadable)
+        source = "iterators" if self.lists_all else "proc"
+        block = SnapshotBlock(
+            *(when, self.now, found, tuple(self._holders), self.unreadable, source),
+            complete=self.lists_all,
+        )
         self._blocks.append(("snapshot", block))
 
     def holding(self, buffer: Buffer, fd: int) -> None:

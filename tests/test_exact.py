@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dmabuf_trace import schema
+from dmabuf_trace import schema, trace
 from dmabuf_trace.cli.app import app
 from tests.counts import FTRACE, Recorded
 from tests.scenarios import BLOCKED, CYCLES, RACER_CYCLES, RACERS, RECORDINGS
@@ -50,6 +50,19 @@ def test_every_call_is_one_event(out: Path, name: str) -> None:
         assert recorded.count(kind, ok=True) == LOSSLESS[name], kind
     rows = recorded.against_module(counted["module"]) + recorded.against_ftrace(counted["ftrace"])
     assert [row for row in rows if row.counted != row.recorded] == []
+
+
+@pytest.mark.parametrize("name", [*LOSSLESS, "tiny-ring"])
+def test_the_open_buffers_are_the_kernels(out: Path, name: str) -> None:
+    opened = trace.open(out / f"{name}.dbt")
+
+    told = opened.quality[opened.quality["what"] == "reconcile"]
+    if not opened.snapshots["end"].complete:
+        assert not len(told)  # without the kernel's list there is nothing to compare with
+        return
+    # all is given back in the end, so whatever lost its release is found out
+    assert not opened.buffers["open"].any()
+    assert told["kind"].tolist() == ([] if name in LOSSLESS else ["release"])
 
 
 def test_what_did_not_fit_the_ring_was_counted(out: Path) -> None:

@@ -23,13 +23,14 @@ LAYERS: Final = (
     ("loader",),
     ("ring", "features"),
     ("recording",),
+    ("bufinfo",),
     ("snapshot", "capture"),
     ("session",),
     ("recorder",),
-    ("names", "tables"),
+    ("names", "tables", "accounting"),
     ("pairing",),
     ("lifecycle",),
-    ("columns", "frames"),
+    ("columns", "frames", "reconcile"),
     ("trace",),
     ("analysis",),
     ("holders",),
@@ -43,6 +44,7 @@ LAYERS: Final = (
 
 FOUNDATION: Final = {"version", "errors", "schema", "units", "recording"}
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
+    "bufinfo",
     "session",
     "recorder",
 }
@@ -131,6 +133,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "import dmabuf_trace.recorder",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
+        "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
     ],
 )

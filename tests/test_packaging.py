@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from bpf.build import ARCHITECTURES, object_name
+from bpf.build import OBJECTS, object_name
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "dmabuf_trace", "bpf", "analyses")
@@ -40,8 +40,8 @@ def test_a_wheel_has_the_objects_of_every_architecture_and_the_analyses(tmp_path
     (built,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(built).namelist())
     assert built.name.endswith("-py3-none-any.whl")
-    for machine in ARCHITECTURES:
-        assert f"dmabuf_trace/bpf/{object_name(machine)}" in names
+    for part, machine in OBJECTS:
+        assert f"dmabuf_trace/bpf/{object_name(part, machine)}" in names
     analyses = {path.name for path in (ROOT / "analyses").glob("*.py")}
     assert {f"dmabuf_trace/analyses/{name}" for name in analyses} <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "bpf", "analyses"))]

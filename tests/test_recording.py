@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +81,33 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert isinstance(second, EventBlock)
     assert len(second.events) == 2
     assert end == EndBlock(ts=99, events=5, reason="command ended")
+
+
+def test_a_snapshot_without_the_newer_fields_is_one_of_held_buffers(tmp_path: Path) -> None:
+    path = tmp_path / "old.dbt"
+    buffer = {"buffer": 42, "size": 4096, "exporter": "system", "name": "n"}
+    old = {"when": "end", "ts": 7, "buffers": [buffer], "holders": [], "unreadable": 1}
+    writer = Writer(path)
+    writer.begin({})
+    writer._write(recording._frame(recording.BlockKind.SNAPSHOT, json.dumps(old).encode()))
+    writer.finish(9, "")
+
+    (snapshot, _), _ = read(path)
+
+    assert snapshot == SnapshotBlock("end", 7, (Found(42, 4096, "system", "n", -1),), (), 1)
+    assert (snapshot.source, snapshot.complete) == ("proc", False)
+
+
+@pytest.mark.parametrize(("field", "value"), [("source", 1), ("complete", "yes"), ("ts", "1")])
+def test_a_snapshot_of_the_wrong_types_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+    path = tmp_path / "odd.dbt"
+    writer = Writer(path)
+    writer.begin({})
+    writer.write_snapshot(dataclasses.replace(SNAPSHOT, **{field: value}))
+    writer.finish(9, "")
+
+    with pytest.raises(InputError, match="not what it claims to be"):
+        read(path)
 
 
 def test_cut_at_every_byte_it_opens_up_to_the_last_whole_block(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def test_committed_files_are_what_the_schema_generates(path: Path) -> None:
 
 
 def test_records_have_no_padding_and_fit_the_ring() -> None:
-    for dtype in (schema.EVENT_DTYPE, schema.NAME_DTYPE):
+    records = (schema.EVENT_DTYPE, schema.NAME_DTYPE, schema.FOUND_DTYPE, schema.HELD_DTYPE)
+    for dtype in records:
         assert sum(dtype[name].itemsize for name in dtype.names or ()) == dtype.itemsize
         assert dtype.itemsize % 8 == 0
     assert schema.EVENT_DTYPE.itemsize <= 72

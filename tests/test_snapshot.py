@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Holders, from a /proc as kernels write it (KERNEL facts: fdinfo and maps of a dma-buf)."""
+"""Holders: from a /proc as kernels write it, from iterators' records; bufinfo; guests compare."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from dmabuf_trace import snapshot
+import numpy as np
+import pytest
+
+from dmabuf_trace import bufinfo, schema, snapshot
+from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.recording import Found, Holder
+from tests.counts import Recorded
+from tests.vm import run_guest
+from tests.vm.kernels import KERNELS
+
+if TYPE_CHECKING:
+    from dmabuf_trace.loader.iterators import Iterators
 
 FDINFO = """pos:\t0
 flags:\t02000002
@@ -43,10 +55,10 @@ def test_fds_and_vmas_of_every_process(tmp_path: Path) -> None:
     (two / "maps").write_bytes(MAPS)
     (tmp_path / "cpuinfo").write_text("")
 
-    taken = snapshot.take("start", tmp_path)
+    taken = snapshot.from_proc("start", tmp_path)
 
     assert taken.when == "start"
-    assert taken.buffers == (Found(42, 258048, "drm", "scan out"),)
+    assert taken.buffers == (Found(42, 258048, "drm", "scan out", 3),)
     assert sorted(taken.holders, key=lambda holder: (holder.pid, holder.buffer)) == [
         Holder(42, 10, "compositor", 5),
         Holder(42, 11, "client", -1, 0x7FD64C590000, 0x3F000),
@@ -60,7 +72,240 @@ def test_what_vanishes_under_the_look_is_left_out(tmp_path: Path) -> None:
     (gone / "fd" / "7").symlink_to("/dmabuf:")  # its fdinfo is gone already
     (process(tmp_path, 13, "exited") / "comm").unlink()
 
-    taken = snapshot.take("end", tmp_path)
+    taken = snapshot.from_proc("end", tmp_path)
 
     assert taken.holders == ()
     assert taken.unreadable == 0
+
+
+def test_kernel_threads_are_no_processes_that_could_hold_a_buffer(tmp_path: Path) -> None:
+    for pid, flags in ((2, 0x208040), (10, 0x400000)):
+        path = process(tmp_path, pid, "x")
+        (path / "stat").write_text(f"{pid} (a) b) S 1 1 1 0 -1 {flags} 0 0\n")
+        assert snapshot._is_kernel_thread(path) == (pid == 2)
+    assert not snapshot._is_kernel_thread(tmp_path / "gone")
+
+
+def held(**fields: Any) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    rows = np.zeros(1, schema.HELD_DTYPE)
+    for name, value in {"buffer": 42, "size": 8192, "pid": 9, "comm": b"app", **fields}.items():
+        rows[name] = value
+    return rows
+
+
+def test_records_of_iterators_become_the_same_rows() -> None:
+    facts = {"exporter": b"system", "name": b"na\xffme", "references": 2}
+    rows = np.concatenate(
+        [
+            held(fd=3, **facts),
+            held(fd=-1, start=0x1000, length=4096, **facts),
+            held(fd=-1, start=0x1000, length=4096, **facts),  # a thread with files of its own
+        ]
+    )
+
+    taken = snapshot.from_records("end", 5, rows, None)
+
+    assert taken.holders == (Holder(42, 9, "app", 3), Holder(42, 9, "app", -1, 0x1000, 4096))
+    assert taken.buffers == (Found(42, 8192, "system", "na\\xffme", 2),)
+    assert (taken.source, taken.complete, taken.unreadable) == ("iterators", False, 0)
+
+
+def test_the_list_of_live_buffers_makes_it_complete() -> None:
+    live = np.zeros(2, schema.FOUND_DTYPE)
+    live["buffer"], live["size"], live["exporter"] = [43, 42], [4096, 8192], b"drm"
+
+    taken = snapshot.from_records("end", 5, held(fd=3, exporter=b"drm"), live)
+
+    assert taken.complete
+    assert {found.buffer: found.size for found in taken.buffers} == {42: 8192, 43: 4096}
+
+
+class Busy:
+    """Iterators over a system where buffers come and go between one list and the next."""
+
+    lists_all = True
+
+    def __init__(self, *lists: tuple[int, ...]) -> None:
+        self._lists = list(lists)
+
+    def live_buffers(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        inodes = self._lists.pop(0)
+        rows = np.zeros(len(inodes), schema.FOUND_DTYPE)
+        rows["buffer"] = inodes
+        return rows
+
+    def holders(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        return held(buffer=44, fd=3)
+
+
+def test_what_comes_or_goes_during_the_look_is_not_held_by_nobody() -> None:
+    busy = Busy((41, 42), (42, 43, 44))  # 41 went, 43 and 44 came; 44 was seen with its holder
+
+    taken = snapshot.from_iterators("now", cast("Iterators", busy))
+
+    assert {found.buffer for found in taken.buffers} == {42, 44}
+
+
+class Broken:
+    """Iterators that loaded and then fail."""
+
+    lists_all = True
+
+    def live_buffers(self) -> None:
+        raise UntraceableError("the iterator live_buffers can't be read: Cannot allocate memory")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_look_that_fails_is_made_by_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "Iterators", Broken)
+
+    with snapshot.Looker() as looker:
+        assert looker.without == ""
+        taken = looker.take("end")
+
+    assert (taken.source, taken.complete) == ("proc", False)
+    assert "Cannot allocate memory" in looker.without
+
+
+BUFINFO = """
+Dma-buf Objects:
+size    \tflags   \tmode    \tcount   \texp_name\tino     \tname
+00258048\t02000002\t00080007\t00000003\tdrm\t00000042\tscan
+out
+\tread fence:stub stub seq 0 signalled
+\tAttached Devices:
+\tvivid-000
+Total 1 devices attached
+
+1234567890\t00000002\t00080007\t00000001\tsystem\t00000043\t<none>
+\tAttached Devices:
+Total 0 devices attached
+
+
+Total 2 objects, 1234825938 bytes
+"""
+
+
+def test_bufinfo_is_read_whatever_a_name_holds() -> None:
+    assert list(bufinfo.parse(BUFINFO)) == [
+        Found(42, 258048, "drm", "scan\nout", 3),
+        Found(43, 1234567890, "system", "", 1),
+    ]
+
+
+PAGE: Final = 4096
+HELD: Final = ("fd", "mapped", "twice", "partial", "both")
+KERNEL_ONLY: Final = {"in flight": 32 * PAGE, "kernel": 64 * PAGE}
+Looks = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What tests.holders leaves, from one guest."""
+    path = tmp_path_factory.mktemp("holders")
+    command = ["python3", "-m", "tests.holders", "/out"]
+    done = run_guest(request.param, command, timeout=600, shares={"/out": path}, module=True)
+    assert done.returncode == 0, done.stderr
+    (path / "kernel").write_text(request.param)
+    return path
+
+
+@pytest.fixture(scope="module")
+def looks(out: Path) -> Looks:
+    found: Looks = json.loads((out / "holders.json").read_text())
+    return found
+
+
+def has_list(out: Path) -> bool:
+    """Whether this kernel has the dma-buf iterator."""
+    return "iterator" in KERNELS[(out / "kernel").read_text()].features
+
+
+@pytest.mark.guest
+def test_iterators_and_proc_show_the_same_holders(looks: Looks) -> None:
+    assert looks["without"] == ""
+    assert looks["iterators"]["source"] == "iterators"
+    assert looks["iterators"]["holders"] == looks["proc"]["holders"]
+    assert len(looks["iterators"]["holders"]) == 2 * (2 + 1 + 2 + 1 + 2)  # both processes
+    listed = {row["buffer"]: row for row in looks["iterators"]["buffers"]}
+    for row in looks["proc"]["buffers"]:
+        assert listed[row["buffer"]] == row
+
+
+@pytest.mark.guest
+def test_all_live_buffers_are_listed_where_the_kernel_can(looks: Looks, out: Path) -> None:
+    inodes = looks["inodes"]
+    listed = {row["buffer"] for row in looks["iterators"]["buffers"]}
+
+    assert looks["iterators"]["complete"] == has_list(out)
+    assert listed == set(inodes.values()) - (
+        set() if has_list(out) else {inodes[kind] for kind in KERNEL_ONLY}
+    )
+
+
+@pytest.mark.guest
+def test_bufinfo_agrees_on_every_buffer(looks: Looks, out: Path) -> None:
+    iterated = looks["iterators"]["buffers"]
+    everywhere = {row["buffer"]: row for row in looks["bufinfo"]["buffers"]}
+
+    assert set(everywhere) == set(looks["inodes"].values())
+    assert looks["bufinfo"]["complete"]
+    assert [everywhere[row["buffer"]] for row in iterated] == iterated
+    if has_list(out):
+        assert len(iterated) == len(everywhere)
+
+
+@pytest.mark.guest
+def test_the_command_adds_up_what_is_held(looks: Looks, out: Path) -> None:
+    done = looks["command, JSON"]
+    assert (done["status"], done["stderr"]) == (0, "")
+    told = json.loads(done["stdout"])
+    inodes = looks["inodes"]
+
+    held_bytes = (1 + 2 + 4 + 8 + 16) * PAGE
+    assert [
+        (row["pid"], row["rss_bytes"], row["pss_bytes"], row["fds"], row["vmas"])
+        for row in told["processes"]
+    ] == [(pid, held_bytes, held_bytes // 2, 3, 5) for pid in sorted(looks["pids"])]
+    kinds = {inodes[kind]: kind for kind in inodes}
+    assert {kinds[row["inode"]] for row in told["buffers"] if row["holders"]} == set(HELD)
+    count, size = (len(KERNEL_ONLY), sum(KERNEL_ONLY.values())) if has_list(out) else (None, None)
+    assert told["totals"] == {
+        "held_buffers": len(HELD),
+        "held_bytes": held_bytes,
+        "held_unsized": 0,
+        "kernel_only_buffers": count,
+        "kernel_only_bytes": size,
+    }
+
+
+@pytest.mark.guest
+def test_bufinfo_shows_on_any_kernel_what_only_the_kernel_holds(looks: Looks) -> None:
+    told = json.loads(looks["command, bufinfo"]["stdout"])
+
+    assert told["source"] == "iterators, bufinfo"
+    assert told["totals"]["kernel_only_bytes"] == sum(KERNEL_ONLY.values())
+
+
+@pytest.mark.guest
+def test_without_root_it_shows_what_it_may_and_counts_the_rest(looks: Looks) -> None:
+    done = looks["no root"]
+    told = json.loads(done["stdout"])
+
+    assert done["status"] == 0
+    assert (told["source"], told["lists_all_buffers"]) == ("proc", False)
+    assert told["unreadable_processes"] >= 2  # the two that hold buffers
+    assert "could not be looked into" in done["stderr"]
+    assert looks["no root, bufinfo"]["status"] == 4
+    assert "bufinfo may not be read" in looks["no root, bufinfo"]["stderr"]
+
+
+@pytest.mark.guest
+def test_looking_makes_no_events(looks: Looks, out: Path) -> None:
+    assert looks["idle"]["status"] == 0, looks["idle"]["stderr"]
+    recorded = Recorded(out / "idle.dbt")
+    assert recorded.cut is None
+    assert len(recorded.events) == 0
+    assert not recorded.losses.any()

@@ -12,7 +12,7 @@ if "typer" not in sys.modules and "rich" not in sys.modules:
     importlib.import_module("typer")
     del sys.modules["rich"]
 
-from dmabuf_trace.cli import live, offline
+from dmabuf_trace.cli import live, now, offline
 from dmabuf_trace.cli.app import app, main
 
-__all__ = ["app", "live", "main", "offline"]
+__all__ = ["app", "live", "main", "now", "offline"]

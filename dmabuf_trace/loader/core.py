@@ -32,14 +32,14 @@ class Attached:
     reason: str
 
 
-def object_bytes() -> bytes:
-    """The object built for this machine.
+def object_bytes(part: str = "dmabuf_trace") -> bytes:
+    """The object of a part (``bpf/PART.bpf.c``) that was built for this machine.
 
     Raises:
         UntraceableError: none was built for it.
     """
     machine = os.uname().machine
-    file = resources.files("dmabuf_trace.bpf") / f"dmabuf_trace.{machine}.bpf.o"
+    file = resources.files("dmabuf_trace.bpf") / f"{part}.{machine}.bpf.o"
     if not file.is_file():
         raise UntraceableError(
             f"no BPF object for {machine} in this installation",

@@ -2,14 +2,17 @@
 """Results as JSON for programs.
 
 Every document has ``schema`` (raised when a key changes its meaning or goes away; new keys may
-appear) and ``recording``. Sizes are exact integers in ``_bytes``, lengths of time in ``_ns``, times
-in ns since the trace began where the key ends in ``_ns``; null is *not observed*. Keys:
+appear) and, unless it is about the running system, ``recording``. Sizes are exact integers in
+``_bytes``, lengths of time in ``_ns``, times in ns since the trace began where the key ends in
+``_ns``; null is *not observed*. Keys:
 
 - an analysis: ``analysis``, ``question``, ``parameters``, ``certain``, ``doubts``, ``notes`` and
   ``tables``, an object of lists of rows;
 - a report: ``totals``, ``analyses`` (by name, as above), ``quality``, ``next``;
 - a story: ``buffer``, ``events``, ``attachments``, ``mappings``, ``shape``, ``holders``,
-  ``not_observed``, ``doubts``.
+  ``not_observed``, ``doubts``;
+- an account of a snapshot: ``source``, ``lists_all_buffers``, ``unreadable_processes``, ``totals``,
+  ``processes``, ``buffers``.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from dmabuf_trace.analysis import Result, Table, records
 from dmabuf_trace.render.line import event_json
 
 if TYPE_CHECKING:
+    from dmabuf_trace.accounting import Account
     from dmabuf_trace.report import Recording, Report
     from dmabuf_trace.story import Story
 
@@ -96,3 +100,45 @@ def story_json(story: Story, recording: Recording) -> str:
             "doubts": list(story.doubts),
         }
     )
+
+
+def account_json(account: Account) -> str:
+    """A snapshot of the running system."""
+    document: dict[str, Any] = {
+        "source": account.source,
+        "lists_all_buffers": account.complete,
+        "unreadable_processes": account.unreadable,
+        "totals": {
+            "held_buffers": account.held,
+            "held_bytes": account.held_bytes,
+            "held_unsized": account.unsized,
+            "kernel_only_buffers": account.kernel_only,
+            "kernel_only_bytes": account.kernel_only_bytes,
+        },
+        "processes": [
+            {
+                "pid": row.pid,
+                "comm": row.comm,
+                "rss_bytes": row.rss,
+                "pss_bytes": row.pss,
+                "buffers": row.buffers,
+                "fds": row.fds,
+                "vmas": row.vmas,
+                "unsized": row.unsized,
+            }
+            for row in account.processes
+        ],
+        "buffers": [
+            {
+                "inode": row.inode,
+                "size_bytes": row.size,
+                "exporter": row.exporter,
+                "name": row.name,
+                "references": row.references,
+                "processes": row.processes,
+                "holders": list(row.holders),
+            }
+            for row in account.buffers
+        ],
+    }
+    return _dump(document)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a snapshot comes to: bytes per process, per buffer, and those that only the kernel holds.
+
+The rules are Android's. RSS: a buffer counts in full for each process that holds it, once however
+many fds and VMAs it has there and however little it maps, as any of them keeps all of it alive.
+PSS: its size divided by the number of processes that hold it. Kernel-only RSS: buffers that no
+process holds. Must not know where the snapshot came from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from dmabuf_trace.recording import Holder, SnapshotBlock
+
+Row = dict[str, Any]
+Who = tuple[int, str]
+"""Process: pid and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process that holds buffers; ``unsized`` of them are of unknown size and not in the sums."""
+
+    pid: int
+    comm: str
+    buffers: int
+    fds: int
+    vmas: int
+    rss: int
+    pss: int
+    unsized: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBuffer:
+    """A buffer and its holders; what the source does not tell is None.
+
+    ``holders`` are objects as in :func:`dmabuf_trace.holders.at_end`: the fds of a process
+    together, then each VMA.
+    """
+
+    inode: int
+    size: int | None
+    exporter: str | None
+    name: str | None
+    references: int | None
+    processes: int
+    holders: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A whole snapshot, the largest first.
+
+    ``held_bytes`` counts each held buffer once. ``kernel_only`` and ``kernel_only_bytes`` are None
+    where the source does not list all buffers, or not all processes could be looked into.
+    """
+
+    source: str
+    complete: bool
+    unreadable: int
+    processes: tuple[Process, ...]
+    buffers: tuple[HeldBuffer, ...]
+    held: int
+    held_bytes: int
+    unsized: int
+    kernel_only: int | None
+    kernel_only_bytes: int | None
+
+
+def account(snapshot: SnapshotBlock) -> Account:
+    """Add up a snapshot."""
+    held: dict[int, list[Holder]] = defaultdict(list)
+    for holder in snapshot.holders:
+        held[holder.buffer].append(holder)
+    known = {found.buffer: found for found in snapshot.buffers}
+    buffers = []
+    for inode in known.keys() | held.keys():
+        found, holders = known.get(inode), held.get(inode, [])
+        buffers.append(
+            HeldBuffer(
+                inode,
+                found.size if found else None,
+                found.exporter if found else None,
+                found.name if found else None,
+                found.references if found and found.references >= 0 else None,
+                len({_who(holder) for holder in holders}),
+                tuple(_holder_rows(holders)),
+            )
+        )
+    buffers.sort(key=lambda buffer: (-(buffer.size or 0), buffer.inode))
+    sizes = {buffer.inode: buffer.size for buffer in buffers}
+    seen = [buffer for buffer in buffers if buffer.processes]
+    unheld = [buffer for buffer in buffers if not buffer.processes]
+    certain = snapshot.complete and not snapshot.unreadable
+    return Account(
+        source=snapshot.source,
+        complete=snapshot.complete,
+        unreadable=snapshot.unreadable,
+        processes=_processes(held, sizes),
+        buffers=tuple(buffers),
+        held=len(seen),
+        held_bytes=sum(buffer.size or 0 for buffer in seen),
+        unsized=sum(buffer.size is None for buffer in seen),
+        kernel_only=len(unheld) if certain else None,
+        kernel_only_bytes=sum(buffer.size or 0 for buffer in unheld) if certain else None,
+    )
+
+
+def _who(holder: Holder) -> Who:
+    return holder.pid, holder.comm
+
+
+def _processes(held: dict[int, list[Holder]], sizes: dict[int, int | None]) -> tuple[Process, ...]:
+    fds = Counter(_who(each) for holders in held.values() for each in holders if each.fd >= 0)
+    vmas = Counter(_who(each) for holders in held.values() for each in holders if each.fd < 0)
+    buffers: Counter[Who] = Counter()
+    rss: Counter[Who] = Counter()
+    pss: Counter[Who] = Counter()
+    unsized: Counter[Who] = Counter()
+    for inode, holders in held.items():
+        size = sizes[inode]
+        sharers = {_who(holder) for holder in holders}
+        for who in sharers:
+            buffers[who] += 1
+            rss[who] += size or 0
+            pss[who] += (size or 0) // len(sharers)
+            unsized[who] += size is None
+    made = [
+        Process(*who, buffers[who], fds[who], vmas[who], rss[who], pss[who], unsized[who])
+        for who in buffers
+    ]
+    return tuple(sorted(made, key=lambda process: (-process.rss, process.pid)))
+
+
+def _holder_rows(holders: Iterable[Holder]) -> Iterable[Row]:
+    fds: dict[Who, list[int]] = defaultdict(list)
+    vmas = []
+    for holder in holders:
+        if holder.fd >= 0:
+            fds[_who(holder)].append(holder.fd)
+        else:
+            vmas.append((*_who(holder), holder.start, holder.length))
+    for (pid, comm), numbers in sorted(fds.items()):
+        yield {"kind": "fd", "pid": pid, "comm": comm, "fds": sorted(numbers)}
+    for pid, comm, start, length in sorted(vmas):
+        extent = {"start": start, "length_bytes": length}
+        yield {"kind": "mapping", "pid": pid, "comm": comm, **extent}

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holders of every kind, and what each source of snapshots says about them.
+
+Runs in a guest with the module loaded: ``python3 -m tests.holders DIR`` leaves ``holders.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from dmabuf_trace import snapshot
+from dmabuf_trace.recording import SnapshotBlock
+from tests.kmod.client import PAGE_SIZE, Ref, load, map_user, set_name
+
+TRACE: Final = "dmabuf-trace"
+MODULE: Final = Path("/opt/kmod/dmabuf_ref.ko")
+NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+Inodes = dict[str, int]
+
+
+@contextmanager
+def child() -> Iterator[int]:
+    """A process that has what this one has, until the end of the block; its pid."""
+    ready, tell = os.pipe()
+    gate, opener = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(opener)
+        os.close(tell)
+        os.read(gate, 1)  # returns when the last writing end is closed
+        os._exit(0)
+    os.close(tell)
+    os.read(ready, 1)  # the child runs on: it has closed its end
+    try:
+        yield pid
+    finally:
+        os.close(opener)
+        os.waitpid(pid, 0)
+        os.close(gate)
+        os.close(ready)
+
+
+@contextmanager
+def scripted(ref: Ref) -> Iterator[tuple[Inodes, int]]:
+    """A buffer of each kind, by what holds it, and the pid of the child that shares one.
+
+    Sizes are 1, 2, 4, ... pages in the order of the kinds.
+    """
+    kinds = ("fd", "mapped", "twice", "partial", "both", "in flight", "kernel")
+    with ExitStack() as stack:
+        made = {kind: ref.export(PAGE_SIZE << number) for number, kind in enumerate(kinds)}
+        for buffer in made.values():
+            stack.callback(buffer.close)
+        set_name(made["both"].fd, "scan out")
+        for kind in ("mapped", "twice", "twice", "partial", "both"):
+            size = PAGE_SIZE if kind == "partial" else made[kind].size
+            stack.enter_context(map_user(made[kind].fd, size))
+        stack.callback(os.close, os.dup(made["fd"].fd))
+        sender, receiver = stack.enter_context(pair())
+        socket.send_fds(sender, [b"x"], [made["in flight"].fd])
+        del receiver
+        ref.leak_ref(made["kernel"])
+        stack.callback(ref.undo_leaks)
+        for kind in ("mapped", "twice", "partial", "in flight", "kernel"):
+            made[kind].close()
+        pid = stack.enter_context(child())
+        yield {kind: buffer.ino for kind, buffer in made.items()}, pid
+
+
+@contextmanager
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets."""
+    one, two = socket.socketpair()
+    with one, two:
+        yield one, two
+
+
+def as_json(block: SnapshotBlock) -> dict[str, Any]:
+    """A snapshot in an order that does not depend on its source."""
+    rows = asdict(block)
+    rows["buffers"] = sorted(rows["buffers"], key=lambda row: int(row["buffer"]))
+    rows["holders"] = sorted(rows["holders"], key=lambda row: list(map(str, row.values())))
+    return rows
+
+
+def run(*command: str) -> dict[str, Any]:
+    """Status and output of a command."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+def looks(out: Path) -> dict[str, Any]:
+    """All sources, and the command."""
+    with snapshot.Looker() as looker:
+        found = {
+            "without": looker.without,
+            "iterators": as_json(looker.take("start")),
+            "proc": as_json(snapshot.from_proc("start")),
+            "bufinfo": as_json(looker.take("start", with_bufinfo=True)),
+        }
+    commands = {
+        "command": run(TRACE, "snapshot"),
+        "command, JSON": run(TRACE, "snapshot", "--json"),
+        "command, bufinfo": run(TRACE, "snapshot", "--json", "--bufinfo"),
+        "no root": run(*NOBODY, TRACE, "snapshot", "--json"),
+        "no root, bufinfo": run(*NOBODY, TRACE, "snapshot", "--bufinfo"),
+    }
+    # nothing happens but the looks of the recorder, and of another one beside it
+    local = Path("/tmp/idle.dbt")  # noqa: S108
+    idle = run(TRACE, "record", "-o", str(local), "--", TRACE, "snapshot")
+    shutil.copy(local, out)
+    return {**found, **commands, "idle": idle}
+
+
+def main() -> None:
+    """DIR"""
+    out = Path(sys.argv[1])
+    load(MODULE)
+    with Ref() as ref, scripted(ref) as (inodes, pid):
+        found = {"inodes": inodes, "pids": [os.getpid(), pid], **looks(out)}
+    (out / "holders.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

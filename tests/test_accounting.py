@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RSS, PSS and what only the kernel holds: the rules of Android's dma-buf accounting."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from rich.text import Text
+
+from dmabuf_trace.accounting import Account, account
+from dmabuf_trace.recording import Found, Holder, SnapshotBlock
+from dmabuf_trace.render.account import account_parts
+from dmabuf_trace.render.machine import account_json
+
+KIB = 1 << 10
+BIG = Found(42, 256 * KIB, "drm", "scan out", 3)
+
+
+def taken(*holders: Holder, found: tuple[Found, ...] = (BIG,), **more: Any) -> Account:
+    return account(SnapshotBlock("now", 7, found, holders, more.pop("unreadable", 0), **more))
+
+
+def fd(pid: int, number: int, buffer: int = 42) -> Holder:
+    return Holder(buffer, pid, f"p{pid}", number)
+
+
+def vma(pid: int, start: int, length: int, buffer: int = 42) -> Holder:
+    return Holder(buffer, pid, f"p{pid}", -1, start, length)
+
+
+def sums(made: Account) -> list[tuple[int, int, int]]:
+    """Pid, RSS and PSS of each process."""
+    return [(process.pid, process.rss, process.pss) for process in made.processes]
+
+
+@pytest.mark.parametrize(
+    "holders",
+    [
+        pytest.param((fd(1, 3),), id="an fd"),
+        pytest.param((fd(1, 3), fd(1, 4)), id="dup"),
+        pytest.param((vma(1, 0x1000, 256 * KIB),), id="closed, still mapped"),
+        pytest.param((vma(1, 0x1000, 256 * KIB), vma(1, 0x100000, 256 * KIB)), id="mapped twice"),
+        pytest.param((fd(1, 3), vma(1, 0x1000, 256 * KIB)), id="open and mapped"),
+        pytest.param((vma(1, 0x1000, 4 * KIB),), id="a part mapped"),
+        pytest.param((vma(1, 0x1000, 4 * KIB), vma(1, 0x9000, 4 * KIB)), id="a hole unmapped"),
+    ],
+)
+def test_a_buffer_counts_in_full_and_once(holders: tuple[Holder, ...]) -> None:
+    made = taken(*holders)
+
+    assert sums(made) == [(1, 256 * KIB, 256 * KIB)]
+    assert (made.held, made.held_bytes) == (1, 256 * KIB)
+
+
+def test_nothing_held_is_nobodys() -> None:
+    made = taken()
+
+    assert made.processes == ()
+    assert made.held_bytes == 0
+
+
+def test_sharers_have_all_of_it_and_a_part_of_the_share() -> None:
+    small = Found(43, 100, "drm", "")
+    made = taken(
+        fd(1, 3), fd(1, 4), fd(2, 3), vma(3, 0x1000, 4 * KIB), fd(3, 5, 43), found=(BIG, small)
+    )
+
+    third = 256 * KIB // 3
+    assert sums(made) == [
+        (3, 256 * KIB + 100, third + 100),
+        (1, 256 * KIB, third),
+        (2, 256 * KIB, third),
+    ]
+    assert made.held_bytes == 256 * KIB + 100
+    assert [(each.fds, each.vmas, each.buffers) for each in made.processes] == [
+        (1, 1, 2),
+        (2, 0, 1),
+        (1, 0, 1),
+    ]
+
+
+def test_what_no_process_holds_is_the_kernels() -> None:
+    kernel = Found(50, 4 * KIB, "system", "", 1)
+    made = taken(fd(1, 3), found=(BIG, kernel), complete=True)
+
+    assert (made.kernel_only, made.kernel_only_bytes) == (1, 4 * KIB)
+    assert made.held_bytes == 256 * KIB
+    assert [(each.inode, each.processes) for each in made.buffers] == [(42, 1), (50, 0)]
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"complete": False}, "only buffers that a process holds are listed"),
+        ({"complete": True, "unreadable": 2}, "not every process could be looked into"),
+    ],
+)
+def test_what_was_not_observed_is_not_zero(more: dict[str, Any], why: str) -> None:
+    made = taken(fd(1, 3), **more)
+
+    assert (made.kernel_only, made.kernel_only_bytes) == (None, None)
+    assert json.loads(account_json(made))["totals"]["kernel_only_bytes"] is None
+    assert f"not observed: {why}" in text(made)
+
+
+def test_a_buffer_of_unknown_size_is_said_to_be() -> None:
+    made = taken(vma(1, 0x1000, 4 * KIB, buffer=60), found=())
+
+    assert [(each.rss, each.unsized) for each in made.processes] == [(0, 1)]
+    assert (made.held, made.unsized) == (1, 1)
+    assert "0 B+" in text(made)
+    assert "and 1 of unknown size" in text(made)
+    (buffer,) = json.loads(account_json(made))["buffers"]
+    assert (buffer["size_bytes"], buffer["exporter"], buffer["references"]) == (None, None, None)
+
+
+def text(made: Account, limit: int | None = None) -> str:
+    parts = account_parts(made, limit)
+    return "\n".join(part.plain if isinstance(part, Text) else part.plain() for part in parts)
+
+
+def test_people_see_holders_and_foreign_text_is_escaped() -> None:
+    evil = Found(42, 4 * KIB, "drm", "a\x1b[2J", 2)
+    shown = text(taken(fd(1, 3), fd(1, 4), vma(2, 0x1000, 4 * KIB), found=(evil,)))
+
+    assert "p1-1 fd 3,4; p2-2 VMA 4 KiB" in shown
+    assert "a\\x1b[2J" in shown
+    assert "\x1b" not in shown
+
+
+def test_more_rows_than_fit_are_counted() -> None:
+    found = tuple(Found(number, 4 * KIB, "drm", "") for number in range(40, 45))
+    shown = text(taken(*(fd(number, 3, number) for number in range(40, 45)), found=found), 2)
+
+    assert shown.count("  and 3 more") == 2
