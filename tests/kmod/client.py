@@ -51,6 +51,8 @@ class Op(enum.IntEnum):
     VMAP = 8
     VUNMAP = 9
     RELEASE = 10
+    PIN = 11
+    UNPIN = 12
 
 
 class Direction(enum.IntEnum):
@@ -65,9 +67,11 @@ class ExportFlag(enum.IntFlag):
     READONLY = 1 << 0
     EAGER = 1 << 1
     CONTIGUOUS = 1 << 2
+    DYNAMIC = 1 << 3
 
 
 FORCE: Final = 1 << 0  # of DETACH
+DYNAMIC_IMPORTER: Final = 1 << 0  # of ATTACH
 
 
 class Access(enum.IntFlag):
@@ -103,6 +107,10 @@ class Counters:
     vmap_ok: int
     vmap_failed: int
     vunmap: int
+    pin_ok: int
+    pin_failed: int
+    unpin: int
+    notified: int
     op_attach_ok: int
     op_attach_failed: int
     op_detach: int
@@ -119,6 +127,9 @@ class Counters:
     op_vmap_failed: int
     op_vunmap: int
     op_release: int
+    op_pin_ok: int
+    op_pin_failed: int
+    op_unpin: int
     live_buffers: int
     live_attachments: int
     live_maps: int
@@ -137,7 +148,7 @@ class Counters:
 # Argument layouts: field names and struct codes, in the header's order.
 LAYOUTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "dmabuf_ref_export": (("size", "Q"), ("ino", "Q"), ("flags", "I"), ("reserved", "I")),
-    "dmabuf_ref_attach": (("fd", "i"), ("importer", "I")),
+    "dmabuf_ref_attach": (("fd", "i"), ("importer", "I"), ("flags", "I"), ("reserved", "I")),
     "dmabuf_ref_map": (
         ("handle", "I"),
         ("direction", "I"),
@@ -195,6 +206,8 @@ class Request(enum.IntEnum):
     INJECT = ioc(_W, MAGIC, 0x0A, _INJECT.size)
     GATE = ioc(_W, MAGIC, 0x0B, _GATE.size)
     COUNTERS = ioc(_R, MAGIC, 0x0C, _COUNTERS.size)
+    PIN = ioc(_W, MAGIC, 0x0D, _HANDLE.size)
+    UNPIN = ioc(_W, MAGIC, 0x0E, _HANDLE.size)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -320,15 +333,21 @@ class Ref:
         return Buffer(fd, ino, size)
 
     def attach(
-        self, fd: int | Buffer, importer: int = Importer.IMP64, *, leak: bool = False
+        self,
+        fd: int | Buffer,
+        importer: int = Importer.IMP64,
+        *,
+        leak: bool = False,
+        flags: int = 0,
     ) -> int:
         """Attach an importer device to any dma-buf; returns the handle.
 
+        `flags`: DYNAMIC_IMPORTER, or none for a static one.
         With `leak` the handle is leaked at once, and of no more use.
         """
         number = fd if isinstance(fd, int) else fd.fd
         # A bytearray: with bytes, Python returns the argument and drops the result.
-        arg = bytearray(_ATTACH.pack(number, importer))
+        arg = bytearray(_ATTACH.pack(number, importer, flags, 0))
         handle: int = fcntl.ioctl(self.fd, Request.ATTACH, arg)
         if leak:
             self.leak(handle)
@@ -350,6 +369,13 @@ class Ref:
 
     def vunmap(self, handle: int) -> None:
         self._handle(Request.VUNMAP, handle)
+
+    def pin(self, handle: int) -> None:
+        """Pin the buffer where it is; only for dynamic importers. Pins add up."""
+        self._handle(Request.PIN, handle)
+
+    def unpin(self, handle: int) -> None:
+        self._handle(Request.UNPIN, handle)
 
     def detach(self, handle: int, *, force: bool = False) -> None:
         """Detach; refused with EBUSY while mapped, unless `force` unmaps first."""

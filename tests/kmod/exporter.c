@@ -304,17 +304,27 @@ static void ref_op_release(struct dma_buf *dmabuf)
 	ref_inc(op_release);
 }
 
+#define REF_COMMON_OPS				\
+	.attach = ref_op_attach,		\
+	.detach = ref_op_detach,		\
+	.map_dma_buf = ref_op_map,		\
+	.unmap_dma_buf = ref_op_unmap,		\
+	.begin_cpu_access = ref_op_begin_cpu,	\
+	.end_cpu_access = ref_op_end_cpu,	\
+	.mmap = ref_op_mmap,			\
+	.vmap = ref_op_vmap,			\
+	.vunmap = ref_op_vunmap,		\
+	.release = ref_op_release
+
 static const struct dma_buf_ops ref_ops = {
-	.attach = ref_op_attach,
-	.detach = ref_op_detach,
-	.map_dma_buf = ref_op_map,
-	.unmap_dma_buf = ref_op_unmap,
-	.begin_cpu_access = ref_op_begin_cpu,
-	.end_cpu_access = ref_op_end_cpu,
-	.mmap = ref_op_mmap,
-	.vmap = ref_op_vmap,
-	.vunmap = ref_op_vunmap,
-	.release = ref_op_release,
+	REF_COMMON_OPS,
+};
+
+/* To the core, an exporter that pins is a dynamic one. */
+static const struct dma_buf_ops ref_dynamic_ops = {
+	REF_COMMON_OPS,
+	.pin = ref_op_pin,
+	.unpin = ref_op_unpin,
 };
 
 static struct ref_buffer *create_buffer(u64 size, u32 flags)
@@ -332,6 +342,7 @@ static struct ref_buffer *create_buffer(u64 size, u32 flags)
 	mutex_init(&buf->lock);
 	INIT_LIST_HEAD(&buf->attachments);
 	buf->nr_pages = size >> PAGE_SHIFT;
+	buf->dynamic = flags & DMABUF_REF_DYNAMIC;
 	buf->contiguous = buf->nr_pages == 1 || (flags & DMABUF_REF_CONTIGUOUS);
 
 	if (flags & DMABUF_REF_EAGER) {
@@ -366,7 +377,7 @@ struct dma_buf *ref_export(u64 size, u32 flags)
 		return ERR_CAST(buf);
 	}
 
-	exp_info.ops = &ref_ops;
+	exp_info.ops = buf->dynamic ? &ref_dynamic_ops : &ref_ops;
 	exp_info.size = size;
 	exp_info.flags = flags & DMABUF_REF_READONLY ? O_RDONLY : O_RDWR;
 	exp_info.priv = buf;

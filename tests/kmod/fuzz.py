@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.kmod.client import (
+    DYNAMIC_IMPORTER,
     LAYOUTS,
     MAGIC,
     MAP_PRIVATE,
@@ -172,15 +173,20 @@ def _race(workers: list[Callable[[random.Random], None]]) -> None:
 
 
 def check_races_on_one_handle(ref: Ref) -> None:
-    """threads map, unmap, detach, leak and attach the same few handles at once"""
-    with Ref() as shared, ref.export(4 * PAGE_SIZE, ExportFlag.CONTIGUOUS) as buffer:
+    """threads map, unmap, pin, detach, leak and attach the same few handles at once"""
+    flags = ExportFlag.CONTIGUOUS | ExportFlag.DYNAMIC
+    with Ref() as shared, ref.export(4 * PAGE_SIZE, flags) as buffer:
 
         def worker(rng: random.Random) -> None:
             def handle() -> int:
                 return rng.randrange(1, 4)
 
             actions: tuple[Callable[[], object], ...] = (
-                lambda: shared.attach(buffer, rng.choice(list(Importer))),
+                lambda: shared.attach(
+                    buffer, rng.choice(list(Importer)), flags=rng.choice((0, DYNAMIC_IMPORTER))
+                ),
+                lambda: shared.pin(handle()),
+                lambda: shared.unpin(handle()),
                 lambda: shared.map(handle(), rng.randrange(3)),
                 lambda: shared.map(handle()),
                 lambda: shared.unmap(handle()),

@@ -134,6 +134,8 @@ def idle(ref: Ref) -> list[str]:
         ("attach_ok", "detach"),
         ("map_ok", "unmap"),
         ("vmap_ok", "vunmap"),
+        ("pin_ok", "unpin"),
+        ("op_pin_ok", "op_unpin"),
         ("op_attach_ok", "op_detach"),
         ("op_map_ok", "op_unmap"),
         ("op_vmap_ok", "op_vunmap"),

@@ -19,6 +19,12 @@
 #define dma_buf_vunmap_unlocked	dma_buf_vunmap
 #endif
 
+/* Kbuild asks the headers: up to 7.0 both were named after the move. */
+#ifndef REF_HAVE_INVALIDATE_MAPPINGS
+#define invalidate_mappings		move_notify
+#define dma_buf_invalidate_mappings	dma_buf_move_notify
+#endif
+
 /* struct dmabuf_ref_counters, each field as an atomic64_t (main.c) */
 #define REF_NR_COUNTERS (sizeof(struct dmabuf_ref_counters) / sizeof(__u64))
 extern atomic64_t ref_counters[REF_NR_COUNTERS];
@@ -51,6 +57,8 @@ void ref_faults_end(const struct ref_file *owner);
  * @lock: protects all below; nests inside the dma_resv lock and mmap_lock
  * @attachments: list of struct ref_attachment
  * @nr_pages: its size, constant
+ * @dynamic: it has the operations of dynamic.c, constant
+ * @pins: while there are any, the storage stays where it is
  * @contiguous: the layout asked for; once there are pages, the one they have
  * @pages: the storage, NULL until first use
  * @last_byte: highest physical address of the storage
@@ -59,6 +67,8 @@ struct ref_buffer {
 	struct mutex lock;
 	struct list_head attachments;
 	unsigned int nr_pages;
+	bool dynamic;
+	unsigned int pins;
 	bool contiguous;
 	struct page **pages;
 	phys_addr_t last_byte;
@@ -91,6 +101,10 @@ size_t ref_segment_size(const struct ref_buffer *buf, struct device *dev);
 /* exporter.c */
 struct dma_buf *ref_export(u64 size, u32 flags);
 
+/* dynamic.c: the operations that make an exporter a dynamic one */
+int ref_op_pin(struct dma_buf_attachment *attach);
+void ref_op_unpin(struct dma_buf_attachment *attach);
+
 /* importer.c */
 int ref_importers_register(void);
 void ref_importers_unregister(void);
@@ -98,14 +112,19 @@ struct device *ref_importer_device(u32 importer);
 unsigned int ref_importer_max_segments(struct device *dev);
 
 /* handle.c */
-int ref_attach(struct ref_file *file, int fd, u32 importer);
+int ref_attach(struct ref_file *file, const struct dmabuf_ref_attach *req);
+int ref_detach(struct ref_file *file, u32 id, bool force);
+void ref_detach_all(struct ref_file *file);
+
+/* import.c */
 int ref_map(struct ref_file *file, struct dmabuf_ref_map __user *arg);
 int ref_unmap(struct ref_file *file, u32 id);
 int ref_vmap(struct ref_file *file, u32 id);
 int ref_vunmap(struct ref_file *file, u32 id);
-int ref_detach(struct ref_file *file, u32 id, bool force);
-void ref_detach_all(struct ref_file *file);
+int ref_pin(struct ref_file *file, u32 id);
+int ref_unpin(struct ref_file *file, u32 id);
 
+/* leak.c */
 int ref_leak(struct ref_file *file, u32 id);
 int ref_leak_ref(int fd);
 int ref_undo_leaks(void);

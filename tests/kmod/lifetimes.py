@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.kmod import client
-from tests.kmod.client import PAGE_SIZE, Importer, Op, Ref
+from tests.kmod.client import DYNAMIC_IMPORTER, PAGE_SIZE, ExportFlag, Importer, Op, Ref
 from tests.kmod.harness import counted, idle, listed_buffers, refused, wait_until
 
 THREADS = 60
@@ -82,8 +82,8 @@ def check_gate_opens_with_its_file(ref: Ref) -> None:
 
 def check_gates_of_other_operations(ref: Ref) -> None:
     """every operation has a gate of its own"""
-    with ref.export(PAGE_SIZE) as buffer:
-        handle = ref.attach(buffer)
+    with ref.export(PAGE_SIZE, ExportFlag.DYNAMIC) as buffer:
+        handle = ref.attach(buffer, flags=DYNAMIC_IMPORTER)
         calls = {
             Op.EXPORT: lambda: ref.export(PAGE_SIZE).close(),
             Op.ATTACH: lambda: ref.detach(ref.attach(buffer)),
@@ -96,6 +96,8 @@ def check_gates_of_other_operations(ref: Ref) -> None:
             Op.VUNMAP: lambda: ref.vunmap(handle),
             Op.DETACH: lambda: ref.detach(ref.attach(buffer)),
             Op.RELEASE: lambda: ref.export(PAGE_SIZE).close(),
+            Op.PIN: lambda: ref.pin(handle),
+            Op.UNPIN: lambda: ref.unpin(handle),
         }
         assert set(calls) == set(Op)
         for op, call in calls.items():

@@ -26,7 +26,7 @@ static int ioctl_export(struct dmabuf_ref_export __user *arg)
 		return -EFAULT;
 	if (!req.size || req.size > DMABUF_REF_MAX_SIZE || req.reserved ||
 	    req.flags & ~(DMABUF_REF_READONLY | DMABUF_REF_EAGER |
-			  DMABUF_REF_CONTIGUOUS))
+			  DMABUF_REF_CONTIGUOUS | DMABUF_REF_DYNAMIC))
 		return -EINVAL;
 
 	dmabuf = ref_export(PAGE_ALIGN(req.size), req.flags);
@@ -63,7 +63,7 @@ static int ioctl_attach(struct ref_file *file,
 
 	if (copy_from_user(&req, arg, sizeof(req)))
 		return -EFAULT;
-	return ref_attach(file, req.fd, req.importer);
+	return ref_attach(file, &req);
 }
 
 static int ioctl_handle(struct ref_file *file, unsigned int cmd,
@@ -88,6 +88,10 @@ static int ioctl_handle(struct ref_file *file, unsigned int cmd,
 				  req.flags & DMABUF_REF_FORCE);
 	case DMABUF_REF_LEAK:
 		return ref_leak(file, req.handle);
+	case DMABUF_REF_PIN:
+		return ref_pin(file, req.handle);
+	case DMABUF_REF_UNPIN:
+		return ref_unpin(file, req.handle);
 	default:
 		return -ENOTTY;
 	}
@@ -148,6 +152,8 @@ static long ref_ioctl(struct file *filp, unsigned int cmd, unsigned long user)
 	case DMABUF_REF_VUNMAP:
 	case DMABUF_REF_DETACH:
 	case DMABUF_REF_LEAK:
+	case DMABUF_REF_PIN:
+	case DMABUF_REF_UNPIN:
 		return ioctl_handle(file, cmd, arg);
 	case DMABUF_REF_LEAK_REF:
 		return ioctl_leak_ref(arg);
