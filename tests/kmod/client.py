@@ -72,6 +72,7 @@ class ExportFlag(enum.IntFlag):
 
 FORCE: Final = 1 << 0  # of DETACH
 DYNAMIC_IMPORTER: Final = 1 << 0  # of ATTACH
+LAZY: Final = 1 << 1  # of ATTACH, with DYNAMIC_IMPORTER
 
 
 class Access(enum.IntFlag):
@@ -110,6 +111,7 @@ class Counters:
     pin_ok: int
     pin_failed: int
     unpin: int
+    move_notify: int
     notified: int
     op_attach_ok: int
     op_attach_failed: int
@@ -208,6 +210,7 @@ class Request(enum.IntEnum):
     COUNTERS = ioc(_R, MAGIC, 0x0C, _COUNTERS.size)
     PIN = ioc(_W, MAGIC, 0x0D, _HANDLE.size)
     UNPIN = ioc(_W, MAGIC, 0x0E, _HANDLE.size)
+    MOVE = ioc(_W, MAGIC, 0x0F, _FD.size)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -342,7 +345,7 @@ class Ref:
     ) -> int:
         """Attach an importer device to any dma-buf; returns the handle.
 
-        `flags`: DYNAMIC_IMPORTER, or none for a static one.
+        `flags`: DYNAMIC_IMPORTER, also with LAZY, or none for a static one.
         With `leak` the handle is leaked at once, and of no more use.
         """
         number = fd if isinstance(fd, int) else fd.fd
@@ -389,6 +392,11 @@ class Ref:
         """Take a kernel reference to any dma-buf that nobody puts until `undo_leaks`."""
         number = fd if isinstance(fd, int) else fd.fd
         fcntl.ioctl(self.fd, Request.LEAK_REF, _FD.pack(number))
+
+    def move(self, fd: int | Buffer) -> None:
+        """Tell the dynamic importers, then give the buffer new pages; EBUSY while pinned."""
+        number = fd if isinstance(fd, int) else fd.fd
+        fcntl.ioctl(self.fd, Request.MOVE, _FD.pack(number))
 
     def undo_leaks(self) -> int:
         """Release everything that anybody leaked; returns how many."""

@@ -26,6 +26,7 @@
 
 /* dmabuf_ref_attach.flags */
 #define DMABUF_REF_DYNAMIC_IMPORTER	(1U << 0)	/* can be told of a move */
+#define DMABUF_REF_LAZY	(1U << 1)	/* and then unmaps late: see ATTACH */
 
 /* dmabuf_ref_handle.flags, for DETACH only */
 #define DMABUF_REF_FORCE	(1U << 0)	/* unmap and vunmap first */
@@ -79,7 +80,7 @@ struct dmabuf_ref_export {
  * struct dmabuf_ref_attach - attach any dma-buf; the ioctl returns a handle
  * @fd:		in: a dma-buf of any exporter
  * @importer:	in: enum dmabuf_ref_importer
- * @flags:	in: 0, or DMABUF_REF_DYNAMIC_IMPORTER
+ * @flags:	in: 0, or DMABUF_REF_DYNAMIC_IMPORTER with or without _LAZY
  * @reserved:	in: 0
  *
  * A dynamic exporter must not move a buffer that is mapped by a static
@@ -87,6 +88,10 @@ struct dmabuf_ref_export {
  * at the attach already, as it maps then if only the importer is dynamic;
  * MAP then finds that mapping. Where it has no CONFIG_DMABUF_MOVE_NOTIFY it
  * also pins for every map of a dynamic importer.
+ *
+ * Told of a move, a dynamic importer unmaps at once all that the handle has
+ * mapped; a lazy one keeps it until the next MAP, which first unmaps it, or
+ * until UNMAP or DETACH.
  *
  * The handle belongs to the open file of /dev/dmabuf_ref: the last close of
  * that file unmaps, detaches and puts what is left.
@@ -175,7 +180,8 @@ struct dmabuf_ref_gate {
  *			dma_buf_export(): injected error or no memory
  * @fd_ok:		dma_buf_fd() that returned an fd
  * @fd_failed:		dma_buf_fd() that returned an error
- * @get_ok:		dma_buf_get() that returned a buffer (ATTACH, LEAK_REF)
+ * @get_ok:		dma_buf_get() that returned a buffer (ATTACH, LEAK_REF,
+ *			MOVE)
  * @get_failed:		dma_buf_get() that returned an error
  * @put:		dma_buf_put(), also where EXPORT or ATTACH undo
  * @attach_ok:		dma_buf_dynamic_attach() that returned an attachment
@@ -197,6 +203,8 @@ struct dmabuf_ref_gate {
  * @pin_ok:		dma_buf_pin() that returned 0
  * @pin_failed:		dma_buf_pin() that returned an error
  * @unpin:		dma_buf_unpin()
+ * @move_notify:	dma_buf_invalidate_mappings(), up to 7.0
+ *			dma_buf_move_notify()
  *
  * Calls into importers of this module, from its own exporter or another:
  * @notified:		importer_ops->invalidate_mappings, up to 7.0
@@ -269,6 +277,7 @@ struct dmabuf_ref_counters {
 	__u64 pin_ok;
 	__u64 pin_failed;
 	__u64 unpin;
+	__u64 move_notify;
 	__u64 notified;
 	__u64 op_attach_ok;
 	__u64 op_attach_failed;
@@ -334,5 +343,15 @@ struct dmabuf_ref_counters {
 	_IOW(DMABUF_REF_IOC_MAGIC, 0x0d, struct dmabuf_ref_handle)
 #define DMABUF_REF_UNPIN \
 	_IOW(DMABUF_REF_IOC_MAGIC, 0x0e, struct dmabuf_ref_handle)
+/*
+ * The argument points to an fd of a buffer exported with DMABUF_REF_DYNAMIC
+ * (others are -EINVAL): it tells the dynamic importers, waits for all fences,
+ * and moves the content to new pages. -EBUSY while the buffer is pinned or
+ * mapped by vmap, -ENODATA as long as it has no pages. The old pages stay, and
+ * count, until all that were mapped by then are unmapped. User mappings go on
+ * to see the buffer.
+ */
+#define DMABUF_REF_MOVE \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x0f, __s32)
 
 #endif /* DMABUF_REF_H */

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
+    LAZY,
     PAGE_SIZE,
     Direction,
     ExportFlag,
@@ -132,6 +133,6 @@ def check_pins_that_fail(ref: Ref) -> None:
 def check_flags_of_an_attachment(ref: Ref) -> None:
     """attach refuses flags that it does not know, before it does anything"""
     with ref.export(SIZE) as buffer:
-        for flags in 2, 1 << 31:
+        for flags in LAZY, 4, 4 | DYNAMIC_IMPORTER, 1 << 31:
             with counted(ref), refused(errno.EINVAL):
                 ref.attach(buffer, flags=flags)

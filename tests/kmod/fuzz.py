@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
     LAYOUTS,
+    LAZY,
     MAGIC,
     MAP_PRIVATE,
     PAGE_SIZE,
@@ -36,12 +37,15 @@ SEED = 20110613
 ROUNDS = 6000
 RACERS = 8
 RACE_ROUNDS = 1500
+EXPECTED = {errno.ENOENT, errno.EBUSY, errno.EINVAL, errno.ENODATA}  # of racing operations
+ATTACH_FLAGS = (0, DYNAMIC_IMPORTER, DYNAMIC_IMPORTER | LAZY)
 
 LAYOUT_OF = {
     Request.EXPORT: "dmabuf_ref_export",
     Request.ATTACH: "dmabuf_ref_attach",
     Request.MAP: "dmabuf_ref_map",
     Request.LEAK_REF: "__s32",
+    Request.MOVE: "__s32",
     Request.INJECT: "dmabuf_ref_inject",
     Request.GATE: "dmabuf_ref_gate",
     Request.COUNTERS: "dmabuf_ref_counters",
@@ -173,7 +177,7 @@ def _race(workers: list[Callable[[random.Random], None]]) -> None:
 
 
 def check_races_on_one_handle(ref: Ref) -> None:
-    """threads map, unmap, pin, detach, leak and attach the same few handles at once"""
+    """threads map, unmap, pin, move, detach, leak and attach the same few handles at once"""
     flags = ExportFlag.CONTIGUOUS | ExportFlag.DYNAMIC
     with Ref() as shared, ref.export(4 * PAGE_SIZE, flags) as buffer:
 
@@ -183,8 +187,9 @@ def check_races_on_one_handle(ref: Ref) -> None:
 
             actions: tuple[Callable[[], object], ...] = (
                 lambda: shared.attach(
-                    buffer, rng.choice(list(Importer)), flags=rng.choice((0, DYNAMIC_IMPORTER))
+                    buffer, rng.choice(list(Importer)), flags=rng.choice(ATTACH_FLAGS)
                 ),
+                lambda: shared.move(buffer),
                 lambda: shared.pin(handle()),
                 lambda: shared.unpin(handle()),
                 lambda: shared.map(handle(), rng.randrange(3)),
@@ -200,7 +205,7 @@ def check_races_on_one_handle(ref: Ref) -> None:
                 try:
                     rng.choice(actions)()
                 except OSError as error:
-                    if error.errno not in {errno.ENOENT, errno.EBUSY, errno.EINVAL}:
+                    if error.errno not in EXPECTED:
                         raise
 
         _race([worker] * RACERS)

@@ -93,6 +93,7 @@ static struct ref_handle *handle_create(const struct dmabuf_ref_attach *req)
 	mutex_init(&handle->lock);
 	INIT_LIST_HEAD(&handle->mappings);
 	handle->dynamic = req->flags & DMABUF_REF_DYNAMIC_IMPORTER;
+	handle->lazy = req->flags & DMABUF_REF_LAZY;
 
 	handle->dmabuf = ref_dmabuf_get(req->fd);
 	if (IS_ERR(handle->dmabuf)) {
@@ -124,7 +125,9 @@ int ref_attach(struct ref_file *file, const struct dmabuf_ref_attach *req)
 	int ret;
 
 	if (req->importer >= DMABUF_REF_NR_IMPORTERS || req->reserved ||
-	    req->flags & ~DMABUF_REF_DYNAMIC_IMPORTER)
+	    req->flags & ~(DMABUF_REF_DYNAMIC_IMPORTER | DMABUF_REF_LAZY))
+		return -EINVAL;
+	if (req->flags == DMABUF_REF_LAZY)
 		return -EINVAL;
 
 	handle = handle_create(req);

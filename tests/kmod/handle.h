@@ -23,9 +23,12 @@
  * @lock: protects all below that is not constant
  * @gone: detached or leaked: not in a table
  * @dynamic: the importer is a dynamic one; constant
+ * @lazy: told of a move, it unmaps not at once but before its next map; constant
+ * @stale: it was told, and has not; under the dma_resv lock
  * @dmabuf: with a reference; constant
  * @attach: constant
- * @mappings: list of struct ref_import (import.c), newest first
+ * @mappings: list of struct ref_import (import.c), newest first; of a dynamic
+ *	importer, changed under the dma_resv lock: a move can come at any time
  * @pins: made by PIN
  * @vmap: where the kernel sees the buffer
  * @vmap_count: how often it was asked to
@@ -36,6 +39,8 @@ struct ref_handle {
 	struct mutex lock;
 	bool gone;
 	bool dynamic;
+	bool lazy;
+	bool stale;
 	struct dma_buf *dmabuf;
 	struct dma_buf_attachment *attach;
 	struct list_head mappings;

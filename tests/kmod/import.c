@@ -32,30 +32,7 @@ static void unlock_if_dynamic(struct ref_handle *handle)
 		dma_resv_unlock(handle->dmabuf->resv);
 }
 
-static void on_move(struct dma_buf_attachment *attach)
-{
-	ref_inc(notified);
-}
-
-static const struct dma_buf_attach_ops dynamic_importer_ops = {
-	.invalidate_mappings = on_move,
-};
-
 /* Calls into the dma-buf core, counted */
-
-struct dma_buf_attachment *ref_import_attach(struct ref_handle *handle,
-					     struct device *dev)
-{
-	struct dma_buf_attachment *attach;
-
-	if (handle->dynamic)
-		attach = dma_buf_dynamic_attach(handle->dmabuf, dev,
-						&dynamic_importer_ops, handle);
-	else
-		attach = dma_buf_attach(handle->dmabuf, dev);
-	ref_result(IS_ERR(attach), attach);
-	return attach;
-}
 
 static struct ref_import *map_newest(struct ref_handle *handle,
 				     enum dma_data_direction dir)
@@ -97,6 +74,46 @@ static void unmap_newest(struct ref_handle *handle)
 						  import->dir);
 	ref_inc(unmap);
 	kfree(import);
+}
+
+static void unmap_all(struct ref_handle *handle)
+{
+	while (!list_empty(&handle->mappings))
+		unmap_newest(handle);
+}
+
+/*
+ * The buffer moves; its exporter holds the dma_resv lock and waits for nothing
+ * but fences. This device does nothing by itself, so both ways are right: a
+ * driver that cannot stop its device here unmaps later, and maps anew.
+ */
+static void on_move(struct dma_buf_attachment *attach)
+{
+	struct ref_handle *handle = attach->importer_priv;
+
+	ref_inc(notified);
+	if (handle->lazy)
+		handle->stale = true;
+	else
+		unmap_all(handle);
+}
+
+static const struct dma_buf_attach_ops dynamic_importer_ops = {
+	.invalidate_mappings = on_move,
+};
+
+struct dma_buf_attachment *ref_import_attach(struct ref_handle *handle,
+					     struct device *dev)
+{
+	struct dma_buf_attachment *attach;
+
+	if (handle->dynamic)
+		attach = dma_buf_dynamic_attach(handle->dmabuf, dev,
+						&dynamic_importer_ops, handle);
+	else
+		attach = dma_buf_attach(handle->dmabuf, dev);
+	ref_result(IS_ERR(attach), attach);
+	return attach;
 }
 
 static void unpin_once(struct ref_handle *handle)
@@ -156,8 +173,7 @@ void ref_import_end(struct ref_handle *handle)
 		vunmap_once(handle);
 
 	lock_if_dynamic(handle);
-	while (!list_empty(&handle->mappings))
-		unmap_newest(handle);
+	unmap_all(handle);
 	while (handle->pins)
 		unpin_once(handle);
 	unlock_if_dynamic(handle);
@@ -205,6 +221,10 @@ int ref_map(struct ref_file *file, struct dmabuf_ref_map __user *arg)
 		return PTR_ERR(handle);
 
 	lock_if_dynamic(handle);
+	if (handle->stale) {
+		unmap_all(handle);
+		handle->stale = false;
+	}
 	import = map_newest(handle, req.direction);
 	if (!IS_ERR(import))
 		describe(import, &req);

@@ -5,6 +5,7 @@
 #include <linux/atomic.h>
 #include <linux/device.h>
 #include <linux/dma-buf.h>
+#include <linux/kref.h>
 #include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
@@ -58,10 +59,9 @@ void ref_faults_end(const struct ref_file *owner);
  * @attachments: list of struct ref_attachment
  * @nr_pages: its size, constant
  * @dynamic: it has the operations of dynamic.c, constant
- * @pins: while there are any, the storage stays where it is
+ * @pins: while there are any, the storage stays where it is; a vmap is one
  * @contiguous: the layout asked for; once there are pages, the one they have
- * @pages: the storage, NULL until first use
- * @last_byte: highest physical address of the storage
+ * @storage: NULL until first use; replaced when the buffer moves
  */
 struct ref_buffer {
 	struct mutex lock;
@@ -70,8 +70,22 @@ struct ref_buffer {
 	bool dynamic;
 	unsigned int pins;
 	bool contiguous;
-	struct page **pages;
+	struct ref_storage *storage;
+};
+
+/**
+ * struct ref_storage - pages of a buffer
+ * @ref: the buffer's, and each device mapping's: after a move the old pages
+ *	stay until the last device that may still access them is unmapped
+ * @nr_pages: how many
+ * @last_byte: highest physical address
+ * @pages: each of order 0
+ */
+struct ref_storage {
+	struct kref ref;
+	unsigned int nr_pages;
 	phys_addr_t last_byte;
+	struct page *pages[];
 };
 
 /**
@@ -91,19 +105,24 @@ static inline size_t ref_buffer_size(const struct ref_buffer *buf)
 	return (size_t)buf->nr_pages << PAGE_SHIFT;
 }
 
-/* storage.c: all with ref_buffer.lock held, or before anyone else knows it */
+/* storage.c: what takes a buffer needs its lock held */
+struct ref_storage *ref_storage_alloc(struct ref_buffer *buf);
+struct ref_storage *ref_storage_get(struct ref_storage *storage);
+void ref_storage_put(struct ref_storage *storage);
 int ref_storage_ensure(struct ref_buffer *buf);
-void ref_storage_free(struct ref_buffer *buf);
 bool ref_storage_fits(const struct ref_buffer *buf, struct device *dev);
 bool ref_storage_can_fit(const struct ref_buffer *buf, struct device *dev);
 size_t ref_segment_size(const struct ref_buffer *buf, struct device *dev);
 
 /* exporter.c */
 struct dma_buf *ref_export(u64 size, u32 flags);
+struct ref_buffer *ref_dynamic_buffer(struct dma_buf *dmabuf);
 
 /* dynamic.c: the operations that make an exporter a dynamic one */
 int ref_op_pin(struct dma_buf_attachment *attach);
 void ref_op_unpin(struct dma_buf_attachment *attach);
+int ref_dynamic_mmap(struct ref_buffer *buf, struct vm_area_struct *vma);
+int ref_move(int fd);
 
 /* importer.c */
 int ref_importers_register(void);

@@ -97,13 +97,21 @@ static int ioctl_handle(struct ref_file *file, unsigned int cmd,
 	}
 }
 
-static int ioctl_leak_ref(__s32 __user *arg)
+static int ioctl_fd(unsigned int cmd, __s32 __user *arg)
 {
 	__s32 fd;
 
 	if (get_user(fd, arg))
 		return -EFAULT;
-	return ref_leak_ref(fd);
+
+	switch (cmd) {
+	case DMABUF_REF_LEAK_REF:
+		return ref_leak_ref(fd);
+	case DMABUF_REF_MOVE:
+		return ref_move(fd);
+	default:
+		return -ENOTTY;
+	}
 }
 
 static int ioctl_inject(struct ref_file *file,
@@ -156,7 +164,8 @@ static long ref_ioctl(struct file *filp, unsigned int cmd, unsigned long user)
 	case DMABUF_REF_UNPIN:
 		return ioctl_handle(file, cmd, arg);
 	case DMABUF_REF_LEAK_REF:
-		return ioctl_leak_ref(arg);
+	case DMABUF_REF_MOVE:
+		return ioctl_fd(cmd, arg);
 	case DMABUF_REF_UNDO_LEAKS:
 		return ref_undo_leaks();
 	case DMABUF_REF_INJECT:

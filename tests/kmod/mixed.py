@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections import Counter
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from tests.kmod import client
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
+    LAZY,
     PAGE_SIZE,
     Buffer,
     Direction,
@@ -46,7 +48,16 @@ class Player:
             self.export()
         handles = [self.map, self.map, self.unmap, self.detach, self.leak] if self.maps else []
         handles += [self.pin, self.pin, self.unpin] if self.pins else []
-        choices = [self.export, self.attach, self.attach, self.mmap, self.sync, self.drop, *handles]
+        choices = [
+            self.export,
+            self.attach,
+            self.attach,
+            self.mmap,
+            self.sync,
+            self.move,
+            self.drop,
+            *handles,
+        ]
         self.rng.choice(choices)()
 
     def export(self) -> None:
@@ -57,7 +68,7 @@ class Player:
 
     def attach(self) -> None:
         try:
-            flags = self.rng.choice((0, DYNAMIC_IMPORTER))
+            flags = self.rng.choice((0, DYNAMIC_IMPORTER, DYNAMIC_IMPORTER | LAZY))
             handle = self.ref.attach(
                 self.rng.choice(self.buffers), self.rng.choice(list(Importer)), flags=flags
             )
@@ -119,6 +130,14 @@ class Player:
         client.sync_start(buffer.fd)
         client.sync_end(buffer.fd)
         self.done["op_begin_ok"] += 1
+
+    def move(self) -> None:
+        try:
+            self.ref.move(self.rng.choice(self.buffers))
+        except OSError as error:  # pinned, without pages yet, or not made for it
+            assert error.errno in {errno.EBUSY, errno.ENODATA, errno.EINVAL}  # noqa: PT017
+        else:
+            self.done["move_notify"] += 1
 
     def drop(self) -> None:
         self.buffers.pop(self.rng.randrange(len(self.buffers))).close()

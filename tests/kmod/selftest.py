@@ -25,6 +25,7 @@ from tests.kmod import (
     fuzz,
     lifetimes,
     mixed,
+    moves,
     negotiation,
     semantics,
     unloading,
@@ -33,7 +34,8 @@ from tests.kmod.client import Ref
 from tests.kmod.harness import KernelLog, SkipError, idle
 
 PREFIX = "check_"
-WITH_REF = (semantics, negotiation, dynamic, foreign, lifetimes, fuzz, mixed)  # take an open Ref
+# Take an open Ref:
+WITH_REF = (semantics, negotiation, dynamic, moves, foreign, lifetimes, fuzz, mixed)
 WITH_MODULE = (unloading,)  # take the module's path; no Ref may be open
 
 

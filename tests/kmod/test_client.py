@@ -73,7 +73,7 @@ def test_requests_are_the_headers() -> None:
         | number
         for name, (direction, number, kind) in header_requests().items()
     }
-    assert len(expected) == 15
+    assert len(expected) == 16
     assert {request.name: int(request) for request in client.Request} == expected
 
 
@@ -91,6 +91,7 @@ def test_flags_are_the_headers() -> None:
         assert flag == header_bit(str(flag.name))
     assert header_bit("FORCE") == client.FORCE
     assert header_bit("DYNAMIC_IMPORTER") == client.DYNAMIC_IMPORTER
+    assert header_bit("LAZY") == client.LAZY
 
 
 def test_every_counter_is_documented_and_every_device_named() -> None:
