@@ -63,6 +63,15 @@ class Direction(enum.IntEnum):
     FROM_DEVICE = 2
 
 
+class Usage(enum.IntEnum):
+    """What a fence is for, and so who waits for it."""
+
+    KERNEL = 0
+    WRITE = 1
+    READ = 2
+    BOOKKEEP = 3
+
+
 class ExportFlag(enum.IntFlag):
     READONLY = 1 << 0
     EAGER = 1 << 1
@@ -112,6 +121,8 @@ class Counters:
     pin_failed: int
     unpin: int
     move_notify: int
+    fence_created: int
+    fence_signalled: int
     notified: int
     op_attach_ok: int
     op_attach_failed: int
@@ -137,6 +148,8 @@ class Counters:
     live_maps: int
     live_pages: int
     live_handles: int
+    pending_fences: int
+    live_fences: int
     gate_waiters: int
     leaked_attachments: int
     leaked_refs: int
@@ -167,6 +180,7 @@ LAYOUTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("delay_us", "Q"),
     ),
     "dmabuf_ref_gate": (("op", "I"), ("closed", "I")),
+    "dmabuf_ref_fence": (("fd", "i"), ("usage", "I"), ("delay_us", "Q")),
     "dmabuf_ref_counters": tuple((f.name, "Q") for f in fields(Counters)),
     "__s32": (("fd", "i"),),
 }
@@ -182,6 +196,7 @@ _MAP = _packer("dmabuf_ref_map")
 _HANDLE = _packer("dmabuf_ref_handle")
 _INJECT = _packer("dmabuf_ref_inject")
 _GATE = _packer("dmabuf_ref_gate")
+_FENCE = _packer("dmabuf_ref_fence")
 _COUNTERS = _packer("dmabuf_ref_counters")
 _FD = _packer("__s32")
 
@@ -211,6 +226,8 @@ class Request(enum.IntEnum):
     PIN = ioc(_W, MAGIC, 0x0D, _HANDLE.size)
     UNPIN = ioc(_W, MAGIC, 0x0E, _HANDLE.size)
     MOVE = ioc(_W, MAGIC, 0x0F, _FD.size)
+    FENCE = ioc(_W, MAGIC, 0x10, _FENCE.size)
+    SIGNAL = ioc(_W, MAGIC, 0x11, _FD.size)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -398,6 +415,21 @@ class Ref:
         number = fd if isinstance(fd, int) else fd.fd
         fcntl.ioctl(self.fd, Request.MOVE, _FD.pack(number))
 
+    def fence(self, fd: int | Buffer, usage: int = Usage.WRITE, delay_us: int = 0) -> int:
+        """Add a fence to any dma-buf; returns its number.
+
+        It signals after `delay_us` if that is not 0, by `signal`, or by `close`.
+        """
+        number = fd if isinstance(fd, int) else fd.fd
+        fence: int = fcntl.ioctl(
+            self.fd, Request.FENCE, bytearray(_FENCE.pack(number, usage, delay_us))
+        )
+        return fence
+
+    def signal(self, fence: int) -> None:
+        """Signal the fence, unless it has been, and forget its number."""
+        fcntl.ioctl(self.fd, Request.SIGNAL, _FD.pack(fence))
+
     def undo_leaks(self) -> int:
         """Release everything that anybody leaked; returns how many."""
         return fcntl.ioctl(self.fd, Request.UNDO_LEAKS)
@@ -423,6 +455,9 @@ class Ref:
 _SYNC: Final = ioc(_W, ord("b"), 0, 8)
 _SYNC_END: Final = 4
 _SET_NAME: Final = ioc(_W, ord("b"), 1, 8)
+_SYNC_FILE: Final = struct.Struct("=Ii")
+_EXPORT_SYNC_FILE: Final = ioc(_R | _W, ord("b"), 2, _SYNC_FILE.size)
+_IMPORT_SYNC_FILE: Final = ioc(_W, ord("b"), 3, _SYNC_FILE.size)
 
 
 def sync_start(fd: int, access: Access = Access.RW) -> None:
@@ -438,6 +473,18 @@ def sync_end(fd: int, access: Access = Access.RW) -> None:
 def set_name(fd: int, name: str) -> None:
     """DMA_BUF_SET_NAME: up to 31 bytes."""
     fcntl.ioctl(fd, _SET_NAME, name.encode() + b"\0")
+
+
+def export_sync_file(fd: int, access: Access = Access.RW) -> int:
+    """DMA_BUF_IOCTL_EXPORT_SYNC_FILE: an fd with the fences that such an access waits for."""
+    arg = bytearray(_SYNC_FILE.pack(access, -1))
+    fcntl.ioctl(fd, _EXPORT_SYNC_FILE, arg)
+    return int(_SYNC_FILE.unpack(arg)[1])
+
+
+def import_sync_file(fd: int, sync_file: int, access: Access = Access.RW) -> None:
+    """DMA_BUF_IOCTL_IMPORT_SYNC_FILE: add the fences of a sync_file as such an access."""
+    fcntl.ioctl(fd, _IMPORT_SYNC_FILE, _SYNC_FILE.pack(access, sync_file))
 
 
 def load(module: Path) -> None:

@@ -62,6 +62,15 @@ enum dmabuf_ref_op {
 	DMABUF_REF_NR_OPS,
 };
 
+/* What a fence is for, as in enum dma_resv_usage: who waits for it. */
+enum dmabuf_ref_usage {
+	DMABUF_REF_USAGE_KERNEL,	/* all, static importers' MAP included */
+	DMABUF_REF_USAGE_WRITE,		/* CPU access, MOVE */
+	DMABUF_REF_USAGE_READ,		/* CPU access that writes, MOVE */
+	DMABUF_REF_USAGE_BOOKKEEP,	/* MOVE */
+	DMABUF_REF_NR_USAGES,
+};
+
 /**
  * struct dmabuf_ref_export - create a buffer; the ioctl returns its fd
  * @size:	in: bytes, 1 to DMABUF_REF_MAX_SIZE; out: rounded up to pages
@@ -168,6 +177,28 @@ struct dmabuf_ref_gate {
 };
 
 /**
+ * struct dmabuf_ref_fence - add a fence to a buffer; the ioctl returns a number
+ * @fd:		in: a dma-buf of any exporter
+ * @usage:	in: enum dmabuf_ref_usage
+ * @delay_us:	in: signal after that, up to DMABUF_REF_MAX_DELAY_US, in the
+ *		granularity of jiffies; 0: not by itself
+ *
+ * SIGNAL, with a pointer to the number (an __s32), signals it at once, unless
+ * that has happened, and frees the number. So does the last close of the file
+ * of /dev/dmabuf_ref for what is left: none stays unsignalled. Who waits can
+ * be interrupted. A wait in MAP, or in MOVE, holds the buffer's reservation
+ * lock, with the effects that are described at struct dmabuf_ref_gate.
+ *
+ * A fence that still exists, signalled or not, keeps the module loaded: so do a
+ * sync_file with it, and a buffer that has not got others since.
+ */
+struct dmabuf_ref_fence {
+	__s32 fd;
+	__u32 usage;
+	__u64 delay_us;
+};
+
+/**
  * struct dmabuf_ref_counters - what the module did since it was loaded
  *
  * Never reset: take differences. Each one is exact under concurrency, but the
@@ -181,7 +212,7 @@ struct dmabuf_ref_gate {
  * @fd_ok:		dma_buf_fd() that returned an fd
  * @fd_failed:		dma_buf_fd() that returned an error
  * @get_ok:		dma_buf_get() that returned a buffer (ATTACH, LEAK_REF,
- *			MOVE)
+ *			MOVE, FENCE)
  * @get_failed:		dma_buf_get() that returned an error
  * @put:		dma_buf_put(), also where EXPORT or ATTACH undo
  * @attach_ok:		dma_buf_dynamic_attach() that returned an attachment
@@ -205,6 +236,9 @@ struct dmabuf_ref_gate {
  * @unpin:		dma_buf_unpin()
  * @move_notify:	dma_buf_invalidate_mappings(), up to 7.0
  *			dma_buf_move_notify()
+ * @fence_created:	dma_fence_init(), and dma_resv_add_fence() with it
+ * @fence_signalled:	dma_fence_signal(), once for each fence; counted just
+ *			before, so that whoever waited finds it counted
  *
  * Calls into importers of this module, from its own exporter or another:
  * @notified:		importer_ops->invalidate_mappings, up to 7.0
@@ -248,6 +282,8 @@ struct dmabuf_ref_gate {
  * @live_maps:		mappings of them, by any device
  * @live_pages:		pages allocated for them
  * @live_handles:	attachments made by ATTACH, leaked ones included
+ * @pending_fences:	made by FENCE and not signalled
+ * @live_fences:	made by FENCE and not freed
  * @gate_waiters:	calls waiting at a closed gate
  * @leaked_attachments:	handles given to LEAK and not undone
  * @leaked_refs:	references made by LEAK_REF and not undone
@@ -278,6 +314,8 @@ struct dmabuf_ref_counters {
 	__u64 pin_failed;
 	__u64 unpin;
 	__u64 move_notify;
+	__u64 fence_created;
+	__u64 fence_signalled;
 	__u64 notified;
 	__u64 op_attach_ok;
 	__u64 op_attach_failed;
@@ -303,6 +341,8 @@ struct dmabuf_ref_counters {
 	__u64 live_maps;
 	__u64 live_pages;
 	__u64 live_handles;
+	__u64 pending_fences;
+	__u64 live_fences;
 	__u64 gate_waiters;
 	__u64 leaked_attachments;
 	__u64 leaked_refs;
@@ -310,7 +350,10 @@ struct dmabuf_ref_counters {
 
 #define DMABUF_REF_IOC_MAGIC	0xdb
 
-/* EXPORT returns an fd, ATTACH a handle, UNDO_LEAKS how many; others 0. */
+/*
+ * EXPORT returns an fd, ATTACH a handle, FENCE a number, UNDO_LEAKS how many;
+ * others 0.
+ */
 #define DMABUF_REF_EXPORT \
 	_IOWR(DMABUF_REF_IOC_MAGIC, 0x00, struct dmabuf_ref_export)
 #define DMABUF_REF_ATTACH \
@@ -353,5 +396,9 @@ struct dmabuf_ref_counters {
  */
 #define DMABUF_REF_MOVE \
 	_IOW(DMABUF_REF_IOC_MAGIC, 0x0f, __s32)
+#define DMABUF_REF_FENCE \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x10, struct dmabuf_ref_fence)
+#define DMABUF_REF_SIGNAL \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x11, __s32)
 
 #endif /* DMABUF_REF_H */

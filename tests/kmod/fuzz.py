@@ -29,6 +29,7 @@ from tests.kmod.client import (
     Op,
     Ref,
     Request,
+    Usage,
     map_user,
 )
 from tests.kmod.harness import counted, seeded
@@ -48,6 +49,8 @@ LAYOUT_OF = {
     Request.MOVE: "__s32",
     Request.INJECT: "dmabuf_ref_inject",
     Request.GATE: "dmabuf_ref_gate",
+    Request.FENCE: "dmabuf_ref_fence",
+    Request.SIGNAL: "__s32",
     Request.COUNTERS: "dmabuf_ref_counters",
 }
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, (1 << 64) - 1)
@@ -66,6 +69,8 @@ def _is_harmless(request: int, values: dict[str, int]) -> bool:
     """Not a valid request to stop: those are for the checks of gates and delays."""
     if request == Request.GATE:
         return values["op"] >= len(Op) or values["closed"] != 1
+    if request == Request.FENCE:
+        return values["usage"] >= len(Usage) or 0 < values["delay_us"] <= 100
     if request == Request.INJECT:
         return values["op"] >= len(Op) or not 100 < values["delay_us"] <= 10_000_000
     return True
@@ -177,7 +182,7 @@ def _race(workers: list[Callable[[random.Random], None]]) -> None:
 
 
 def check_races_on_one_handle(ref: Ref) -> None:
-    """threads map, unmap, pin, move, detach, leak and attach the same few handles at once"""
+    """threads map, unmap, pin, move, fence, detach, leak and attach the same few handles at once"""
     flags = ExportFlag.CONTIGUOUS | ExportFlag.DYNAMIC
     with Ref() as shared, ref.export(4 * PAGE_SIZE, flags) as buffer:
 
@@ -190,6 +195,8 @@ def check_races_on_one_handle(ref: Ref) -> None:
                     buffer, rng.choice(list(Importer)), flags=rng.choice(ATTACH_FLAGS)
                 ),
                 lambda: shared.move(buffer),
+                lambda: shared.fence(buffer, rng.choice(list(Usage)), rng.randrange(1, 5000)),
+                lambda: shared.signal(handle()),
                 lambda: shared.pin(handle()),
                 lambda: shared.unpin(handle()),
                 lambda: shared.map(handle(), rng.randrange(3)),

@@ -40,9 +40,14 @@ extern atomic64_t ref_counters[REF_NR_COUNTERS];
 	atomic64_inc((err) ? REF_COUNTER(field##_failed) :		\
 			     REF_COUNTER(field##_ok))
 
-/* An open file of /dev/dmabuf_ref: number -> struct ref_handle (handle.c) */
+/**
+ * struct ref_file - an open file of /dev/dmabuf_ref
+ * @handles: number -> struct ref_handle (handle.c)
+ * @fences: number -> struct ref_fence (fence.c)
+ */
 struct ref_file {
 	struct xarray handles;
+	struct xarray fences;
 };
 
 /* fault.c: what INJECT and GATE asked for; files only as owners */
@@ -142,6 +147,12 @@ int ref_vmap(struct ref_file *file, u32 id);
 int ref_vunmap(struct ref_file *file, u32 id);
 int ref_pin(struct ref_file *file, u32 id);
 int ref_unpin(struct ref_file *file, u32 id);
+
+/* fence.c */
+int ref_fence(struct ref_file *file, const struct dmabuf_ref_fence *req);
+int ref_signal(struct ref_file *file, u32 id);
+void ref_fences_end(struct ref_file *file);
+void ref_fences_exit(void);
 
 /* leak.c */
 int ref_leak(struct ref_file *file, u32 id);

@@ -20,6 +20,7 @@ from tests.kmod.client import (
     ExportFlag,
     Importer,
     Ref,
+    Usage,
     Vma,
 )
 from tests.kmod.dynamic import maps_at_attach
@@ -41,6 +42,7 @@ class Player:
     buffers: list[Buffer] = field(default_factory=list)
     maps: dict[int, int] = field(default_factory=dict)  # handle -> how many
     pins: dict[int, int] = field(default_factory=dict)  # likewise, of dynamic importers
+    fences: list[int] = field(default_factory=list)
     vmas: list[Vma] = field(default_factory=list)
 
     def step(self) -> None:
@@ -55,6 +57,7 @@ class Player:
             self.mmap,
             self.sync,
             self.move,
+            self.fence,
             self.drop,
             *handles,
         ]
@@ -139,6 +142,13 @@ class Player:
         else:
             self.done["move_notify"] += 1
 
+    def fence(self) -> None:
+        usage, delay_us = self.rng.choice(list(Usage)), self.rng.randrange(1, 5000)
+        self.fences.append(self.ref.fence(self.rng.choice(self.buffers), usage, delay_us))
+        self.done["fence_created"] += 1
+        if self.rng.random() < 0.3:
+            self.ref.signal(self.fences.pop(self.rng.randrange(len(self.fences))))
+
     def drop(self) -> None:
         self.buffers.pop(self.rng.randrange(len(self.buffers))).close()
 
@@ -182,6 +192,7 @@ def check_mixed_operations(ref: Ref) -> None:
     assert seen["op_unmap"] == seen["op_map_ok"]
     if not maps_at_attach():
         assert seen["op_map_ok"] == seen["map_ok"]
+    assert seen["fence_signalled"] == seen["fence_created"]
     assert seen["unpin"] == seen["pin_ok"]
     # Those for buffers of exporters that have the operation, and the core's own.
     assert seen["op_unpin"] == seen["op_pin_ok"] > 0

@@ -21,6 +21,7 @@ from types import ModuleType
 from tests.kmod import (
     client,
     dynamic,
+    fences,
     foreign,
     fuzz,
     lifetimes,
@@ -35,7 +36,7 @@ from tests.kmod.harness import KernelLog, SkipError, idle
 
 PREFIX = "check_"
 # Take an open Ref:
-WITH_REF = (semantics, negotiation, dynamic, moves, foreign, lifetimes, fuzz, mixed)
+WITH_REF = (semantics, negotiation, dynamic, moves, fences, foreign, lifetimes, fuzz, mixed)
 WITH_MODULE = (unloading,)  # take the module's path; no Ref may be open
 
 
