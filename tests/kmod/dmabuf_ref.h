@@ -169,7 +169,9 @@ struct dmabuf_ref_inject {
  *
  * Only SIGKILL ends the wait early (-EINTR). A waiting map holds the buffer's
  * reservation lock, as a slow exporter would: reading debugfs bufinfo waits for
- * it, and whoever creates or frees any dma-buf then waits for bufinfo.
+ * it, and whoever creates or frees any dma-buf then waits for bufinfo. A
+ * waiting mmap holds the mm's lock: other threads of its process stop at their
+ * next page fault, so let another process open that gate.
  */
 struct dmabuf_ref_gate {
 	__u32 op;

@@ -90,7 +90,8 @@ static void ref_op_detach(struct dma_buf *dmabuf,
 /* Device mappings */
 
 static int fill_mapping(struct ref_buffer *buf, struct device *dev,
-			struct ref_mapping *mapping, enum dma_data_direction dir)
+			struct ref_mapping *mapping,
+			enum dma_data_direction dir)
 {
 	int ret;
 

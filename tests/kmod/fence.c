@@ -14,6 +14,7 @@
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/spinlock.h>
+#include <linux/stddef.h>
 #include <linux/workqueue.h>
 
 #include "handle.h"
@@ -24,10 +25,13 @@ static_assert(DMABUF_REF_USAGE_READ == (int)DMA_RESV_USAGE_READ);
 static_assert(DMABUF_REF_USAGE_BOOKKEEP == (int)DMA_RESV_USAGE_BOOKKEEP);
 
 struct ref_fence {
-	struct dma_fence base;		/* first: dma_fence_free() frees it */
-	spinlock_t lock;		/* what base protects itself with */
+	struct dma_fence base;
+	spinlock_t lock;	/* what base protects itself with */
 	struct delayed_work timeout;
 };
+
+/* dma_fence_free() takes the one for the other. */
+static_assert(!offsetof(struct ref_fence, base));
 
 static const char *fence_driver_name(struct dma_fence *base)
 {

@@ -23,7 +23,7 @@
  * @lock: protects all below that is not constant
  * @gone: detached or leaked: not in a table
  * @dynamic: the importer is a dynamic one; constant
- * @lazy: told of a move, it unmaps not at once but before its next map; constant
+ * @lazy: told of a move, it unmaps before its next map, not at once; constant
  * @stale: it was told, and has not; under the dma_resv lock
  * @dmabuf: with a reference; constant
  * @attach: constant

@@ -61,6 +61,19 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         os.sched_yield()
 
 
+def in_child(call: Callable[[], object]) -> int:
+    """Start `call` in a process of its own; its exit status is 0 if the call returned."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            call()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
 def page_frames(vma: Vma) -> list[int]:
     """Page frame numbers behind a mapping: what the kernel says, not what the module says."""
     present = 1 << 63

@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
@@ -22,7 +23,7 @@ from tests.kmod.client import (
     Vma,
 )
 from tests.kmod.dynamic import MAPPED, UNMAPPED, UNPINNED, maps_at_attach
-from tests.kmod.harness import counted, page_frames, refused
+from tests.kmod.harness import counted, in_child, page_frames, refused
 
 PAGES = 4
 SIZE = PAGES * PAGE_SIZE
@@ -163,15 +164,7 @@ def check_move_under_running_writers(ref: Ref) -> None:
     with ref.export(SIZE, MOVABLE) as buffer, buffer.mmap() as vma:
         children = set()
         for page in range(PAGES):
-            child = os.fork()
-            if not child:
-                status = 1
-                try:
-                    _write_and_read_back(vma, page)
-                    status = 0
-                finally:
-                    os._exit(status)
-            children.add(child)
+            children.add(in_child(partial(_write_and_read_back, vma, page)))
         while children:
             ref.move(buffer)
             child, status = os.waitpid(-1, os.WNOHANG)
@@ -188,10 +181,10 @@ def check_mapping_grown_beyond_the_buffer(ref: Ref) -> None:
     libc.mremap.restype = ctypes.c_void_p
     libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int]
     with ref.export(SIZE, MOVABLE) as buffer, buffer.mmap() as vma:
-        child = os.fork()
-        if not child:
+
+        def touch() -> None:
             address = libc.mremap(vma.address, SIZE, 2 * SIZE, 1)  # MREMAP_MAYMOVE
             ctypes.string_at(address, SIZE)
             ctypes.string_at(address + SIZE, 1)
-            os._exit(0)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGBUS
+
+        assert os.WTERMSIG(os.waitpid(in_child(touch), 0)[1]) == signal.SIGBUS

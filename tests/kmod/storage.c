@@ -51,8 +51,10 @@ bool ref_storage_fits(const struct ref_buffer *buf, struct device *dev)
 
 static void free_storage(struct kref *ref)
 {
-	struct ref_storage *storage = container_of(ref, struct ref_storage, ref);
+	struct ref_storage *storage;
 	unsigned int i;
+
+	storage = container_of(ref, struct ref_storage, ref);
 
 	for (i = 0; i < storage->nr_pages && storage->pages[i]; i++)
 		__free_page(storage->pages[i]);
