@@ -51,6 +51,8 @@ class Op(enum.IntEnum):
     VMAP = 8
     VUNMAP = 9
     RELEASE = 10
+    PIN = 11
+    UNPIN = 12
 
 
 class Direction(enum.IntEnum):
@@ -61,13 +63,25 @@ class Direction(enum.IntEnum):
     FROM_DEVICE = 2
 
 
+class Usage(enum.IntEnum):
+    """What a fence is for, and so who waits for it."""
+
+    KERNEL = 0
+    WRITE = 1
+    READ = 2
+    BOOKKEEP = 3
+
+
 class ExportFlag(enum.IntFlag):
     READONLY = 1 << 0
     EAGER = 1 << 1
     CONTIGUOUS = 1 << 2
+    DYNAMIC = 1 << 3
 
 
 FORCE: Final = 1 << 0  # of DETACH
+DYNAMIC_IMPORTER: Final = 1 << 0  # of ATTACH
+LAZY: Final = 1 << 1  # of ATTACH, with DYNAMIC_IMPORTER
 
 
 class Access(enum.IntFlag):
@@ -103,6 +117,13 @@ class Counters:
     vmap_ok: int
     vmap_failed: int
     vunmap: int
+    pin_ok: int
+    pin_failed: int
+    unpin: int
+    move_notify: int
+    fence_created: int
+    fence_signalled: int
+    notified: int
     op_attach_ok: int
     op_attach_failed: int
     op_detach: int
@@ -119,11 +140,16 @@ class Counters:
     op_vmap_failed: int
     op_vunmap: int
     op_release: int
+    op_pin_ok: int
+    op_pin_failed: int
+    op_unpin: int
     live_buffers: int
     live_attachments: int
     live_maps: int
     live_pages: int
     live_handles: int
+    pending_fences: int
+    live_fences: int
     gate_waiters: int
     leaked_attachments: int
     leaked_refs: int
@@ -137,7 +163,7 @@ class Counters:
 # Argument layouts: field names and struct codes, in the header's order.
 LAYOUTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "dmabuf_ref_export": (("size", "Q"), ("ino", "Q"), ("flags", "I"), ("reserved", "I")),
-    "dmabuf_ref_attach": (("fd", "i"), ("importer", "I")),
+    "dmabuf_ref_attach": (("fd", "i"), ("importer", "I"), ("flags", "I"), ("reserved", "I")),
     "dmabuf_ref_map": (
         ("handle", "I"),
         ("direction", "I"),
@@ -154,6 +180,7 @@ LAYOUTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("delay_us", "Q"),
     ),
     "dmabuf_ref_gate": (("op", "I"), ("closed", "I")),
+    "dmabuf_ref_fence": (("fd", "i"), ("usage", "I"), ("delay_us", "Q")),
     "dmabuf_ref_counters": tuple((f.name, "Q") for f in fields(Counters)),
     "__s32": (("fd", "i"),),
 }
@@ -169,6 +196,7 @@ _MAP = _packer("dmabuf_ref_map")
 _HANDLE = _packer("dmabuf_ref_handle")
 _INJECT = _packer("dmabuf_ref_inject")
 _GATE = _packer("dmabuf_ref_gate")
+_FENCE = _packer("dmabuf_ref_fence")
 _COUNTERS = _packer("dmabuf_ref_counters")
 _FD = _packer("__s32")
 
@@ -195,6 +223,11 @@ class Request(enum.IntEnum):
     INJECT = ioc(_W, MAGIC, 0x0A, _INJECT.size)
     GATE = ioc(_W, MAGIC, 0x0B, _GATE.size)
     COUNTERS = ioc(_R, MAGIC, 0x0C, _COUNTERS.size)
+    PIN = ioc(_W, MAGIC, 0x0D, _HANDLE.size)
+    UNPIN = ioc(_W, MAGIC, 0x0E, _HANDLE.size)
+    MOVE = ioc(_W, MAGIC, 0x0F, _FD.size)
+    FENCE = ioc(_W, MAGIC, 0x10, _FENCE.size)
+    SIGNAL = ioc(_W, MAGIC, 0x11, _FD.size)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -320,15 +353,21 @@ class Ref:
         return Buffer(fd, ino, size)
 
     def attach(
-        self, fd: int | Buffer, importer: int = Importer.IMP64, *, leak: bool = False
+        self,
+        fd: int | Buffer,
+        importer: int = Importer.IMP64,
+        *,
+        leak: bool = False,
+        flags: int = 0,
     ) -> int:
         """Attach an importer device to any dma-buf; returns the handle.
 
+        `flags`: DYNAMIC_IMPORTER, also with LAZY, or none for a static one.
         With `leak` the handle is leaked at once, and of no more use.
         """
         number = fd if isinstance(fd, int) else fd.fd
         # A bytearray: with bytes, Python returns the argument and drops the result.
-        arg = bytearray(_ATTACH.pack(number, importer))
+        arg = bytearray(_ATTACH.pack(number, importer, flags, 0))
         handle: int = fcntl.ioctl(self.fd, Request.ATTACH, arg)
         if leak:
             self.leak(handle)
@@ -351,6 +390,13 @@ class Ref:
     def vunmap(self, handle: int) -> None:
         self._handle(Request.VUNMAP, handle)
 
+    def pin(self, handle: int) -> None:
+        """Pin the buffer where it is; only for dynamic importers. Pins add up."""
+        self._handle(Request.PIN, handle)
+
+    def unpin(self, handle: int) -> None:
+        self._handle(Request.UNPIN, handle)
+
     def detach(self, handle: int, *, force: bool = False) -> None:
         """Detach; refused with EBUSY while mapped, unless `force` unmaps first."""
         self._handle(Request.DETACH, handle, FORCE if force else 0)
@@ -363,6 +409,26 @@ class Ref:
         """Take a kernel reference to any dma-buf that nobody puts until `undo_leaks`."""
         number = fd if isinstance(fd, int) else fd.fd
         fcntl.ioctl(self.fd, Request.LEAK_REF, _FD.pack(number))
+
+    def move(self, fd: int | Buffer) -> None:
+        """Tell the dynamic importers, then give the buffer new pages; EBUSY while pinned."""
+        number = fd if isinstance(fd, int) else fd.fd
+        fcntl.ioctl(self.fd, Request.MOVE, _FD.pack(number))
+
+    def fence(self, fd: int | Buffer, usage: int = Usage.WRITE, delay_us: int = 0) -> int:
+        """Add a fence to any dma-buf; returns its number.
+
+        It signals after `delay_us` if that is not 0, by `signal`, or by `close`.
+        """
+        number = fd if isinstance(fd, int) else fd.fd
+        fence: int = fcntl.ioctl(
+            self.fd, Request.FENCE, bytearray(_FENCE.pack(number, usage, delay_us))
+        )
+        return fence
+
+    def signal(self, fence: int) -> None:
+        """Signal the fence, unless it has been, and forget its number."""
+        fcntl.ioctl(self.fd, Request.SIGNAL, _FD.pack(fence))
 
     def undo_leaks(self) -> int:
         """Release everything that anybody leaked; returns how many."""
@@ -389,6 +455,9 @@ class Ref:
 _SYNC: Final = ioc(_W, ord("b"), 0, 8)
 _SYNC_END: Final = 4
 _SET_NAME: Final = ioc(_W, ord("b"), 1, 8)
+_SYNC_FILE: Final = struct.Struct("=Ii")
+_EXPORT_SYNC_FILE: Final = ioc(_R | _W, ord("b"), 2, _SYNC_FILE.size)
+_IMPORT_SYNC_FILE: Final = ioc(_W, ord("b"), 3, _SYNC_FILE.size)
 
 
 def sync_start(fd: int, access: Access = Access.RW) -> None:
@@ -404,6 +473,18 @@ def sync_end(fd: int, access: Access = Access.RW) -> None:
 def set_name(fd: int, name: str) -> None:
     """DMA_BUF_SET_NAME: up to 31 bytes."""
     fcntl.ioctl(fd, _SET_NAME, name.encode() + b"\0")
+
+
+def export_sync_file(fd: int, access: Access = Access.RW) -> int:
+    """DMA_BUF_IOCTL_EXPORT_SYNC_FILE: an fd with the fences that such an access waits for."""
+    arg = bytearray(_SYNC_FILE.pack(access, -1))
+    fcntl.ioctl(fd, _EXPORT_SYNC_FILE, arg)
+    return int(_SYNC_FILE.unpack(arg)[1])
+
+
+def import_sync_file(fd: int, sync_file: int, access: Access = Access.RW) -> None:
+    """DMA_BUF_IOCTL_IMPORT_SYNC_FILE: add the fences of a sync_file as such an access."""
+    fcntl.ioctl(fd, _IMPORT_SYNC_FILE, _SYNC_FILE.pack(access, sync_file))
 
 
 def load(module: Path) -> None:

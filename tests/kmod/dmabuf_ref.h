@@ -22,6 +22,11 @@
 #define DMABUF_REF_READONLY	(1U << 0)	/* the fd is O_RDONLY */
 #define DMABUF_REF_EAGER	(1U << 1)	/* allocate now, not late */
 #define DMABUF_REF_CONTIGUOUS	(1U << 2)	/* one block in any case */
+#define DMABUF_REF_DYNAMIC	(1U << 3)	/* the exporter can pin, and move */
+
+/* dmabuf_ref_attach.flags */
+#define DMABUF_REF_DYNAMIC_IMPORTER	(1U << 0)	/* can be told of a move */
+#define DMABUF_REF_LAZY	(1U << 1)	/* and then unmaps late: see ATTACH */
 
 /* dmabuf_ref_handle.flags, for DETACH only */
 #define DMABUF_REF_FORCE	(1U << 0)	/* unmap and vunmap first */
@@ -52,14 +57,25 @@ enum dmabuf_ref_op {
 	DMABUF_REF_OP_VMAP,		/* cannot fail: the core would WARN */
 	DMABUF_REF_OP_VUNMAP,		/* cannot fail */
 	DMABUF_REF_OP_RELEASE,		/* cannot fail */
+	DMABUF_REF_OP_PIN,		/* not with EBUSY: the core would WARN */
+	DMABUF_REF_OP_UNPIN,		/* cannot fail */
 	DMABUF_REF_NR_OPS,
+};
+
+/* What a fence is for, as in enum dma_resv_usage: who waits for it. */
+enum dmabuf_ref_usage {
+	DMABUF_REF_USAGE_KERNEL,	/* all, static importers' MAP included */
+	DMABUF_REF_USAGE_WRITE,		/* CPU access, MOVE */
+	DMABUF_REF_USAGE_READ,		/* CPU access that writes, MOVE */
+	DMABUF_REF_USAGE_BOOKKEEP,	/* MOVE */
+	DMABUF_REF_NR_USAGES,
 };
 
 /**
  * struct dmabuf_ref_export - create a buffer; the ioctl returns its fd
  * @size:	in: bytes, 1 to DMABUF_REF_MAX_SIZE; out: rounded up to pages
  * @ino:	out: inode number, the identity of the buffer
- * @flags:	in: DMABUF_REF_READONLY, _EAGER, _CONTIGUOUS
+ * @flags:	in: DMABUF_REF_READONLY, _EAGER, _CONTIGUOUS, _DYNAMIC
  * @reserved:	in: 0
  */
 struct dmabuf_ref_export {
@@ -73,6 +89,18 @@ struct dmabuf_ref_export {
  * struct dmabuf_ref_attach - attach any dma-buf; the ioctl returns a handle
  * @fd:		in: a dma-buf of any exporter
  * @importer:	in: enum dmabuf_ref_importer
+ * @flags:	in: 0, or DMABUF_REF_DYNAMIC_IMPORTER with or without _LAZY
+ * @reserved:	in: 0
+ *
+ * A dynamic exporter must not move a buffer that is mapped by a static
+ * importer, so the core pins it for that one. Up to 6.15 it does so, and maps,
+ * at the attach already, as it maps then if only the importer is dynamic;
+ * MAP then finds that mapping. Where it has no CONFIG_DMABUF_MOVE_NOTIFY it
+ * also pins for every map of a dynamic importer.
+ *
+ * Told of a move, a dynamic importer unmaps at once all that the handle has
+ * mapped; a lazy one keeps it until the next MAP, which first unmaps it, or
+ * until UNMAP or DETACH.
  *
  * The handle belongs to the open file of /dev/dmabuf_ref: the last close of
  * that file unmaps, detaches and puts what is left.
@@ -80,6 +108,8 @@ struct dmabuf_ref_export {
 struct dmabuf_ref_attach {
 	__s32 fd;
 	__u32 importer;
+	__u32 flags;
+	__u32 reserved;
 };
 
 /**
@@ -101,11 +131,12 @@ struct dmabuf_ref_map {
 };
 
 /**
- * struct dmabuf_ref_handle - argument of UNMAP, VMAP, VUNMAP, DETACH and LEAK
+ * struct dmabuf_ref_handle - argument of what needs no more than a handle
  * @handle:	in: from ATTACH
  * @flags:	in: 0, or DMABUF_REF_FORCE for DETACH
  *
- * VMAP begins CPU access first and VUNMAP ends it, both bidirectional.
+ * VMAP begins CPU access first and VUNMAP ends it, both bidirectional. PIN and
+ * UNPIN are for dynamic importers: -EINVAL for others.
  */
 struct dmabuf_ref_handle {
 	__u32 handle;
@@ -138,11 +169,35 @@ struct dmabuf_ref_inject {
  *
  * Only SIGKILL ends the wait early (-EINTR). A waiting map holds the buffer's
  * reservation lock, as a slow exporter would: reading debugfs bufinfo waits for
- * it, and whoever creates or frees any dma-buf then waits for bufinfo.
+ * it, and whoever creates or frees any dma-buf then waits for bufinfo. A
+ * waiting mmap holds the mm's lock: other threads of its process stop at their
+ * next page fault, so let another process open that gate.
  */
 struct dmabuf_ref_gate {
 	__u32 op;
 	__u32 closed;
+};
+
+/**
+ * struct dmabuf_ref_fence - add a fence to a buffer; the ioctl returns a number
+ * @fd:		in: a dma-buf of any exporter
+ * @usage:	in: enum dmabuf_ref_usage
+ * @delay_us:	in: signal after that, up to DMABUF_REF_MAX_DELAY_US, in the
+ *		granularity of jiffies; 0: not by itself
+ *
+ * SIGNAL, with a pointer to the number (an __s32), signals it at once, unless
+ * that has happened, and frees the number. So does the last close of the file
+ * of /dev/dmabuf_ref for what is left: none stays unsignalled. Who waits can
+ * be interrupted. A wait in MAP, or in MOVE, holds the buffer's reservation
+ * lock, with the effects that are described at struct dmabuf_ref_gate.
+ *
+ * A fence that still exists, signalled or not, keeps the module loaded: so do a
+ * sync_file with it, and a buffer that has not got others since.
+ */
+struct dmabuf_ref_fence {
+	__s32 fd;
+	__u32 usage;
+	__u64 delay_us;
 };
 
 /**
@@ -158,15 +213,19 @@ struct dmabuf_ref_gate {
  *			dma_buf_export(): injected error or no memory
  * @fd_ok:		dma_buf_fd() that returned an fd
  * @fd_failed:		dma_buf_fd() that returned an error
- * @get_ok:		dma_buf_get() that returned a buffer (ATTACH, LEAK_REF)
+ * @get_ok:		dma_buf_get() that returned a buffer (ATTACH, LEAK_REF,
+ *			MOVE, FENCE)
  * @get_failed:		dma_buf_get() that returned an error
  * @put:		dma_buf_put(), also where EXPORT or ATTACH undo
- * @attach_ok:		dma_buf_attach() that returned an attachment
- * @attach_failed:	dma_buf_attach() that returned an error
+ * @attach_ok:		dma_buf_dynamic_attach() that returned an attachment
+ *			(for static importers dma_buf_attach(), a jump to it)
+ * @attach_failed:	dma_buf_dynamic_attach() that returned an error
  * @detach:		dma_buf_detach()
- * @map_ok:		dma_buf_map_attachment_unlocked() that returned a table
- * @map_failed:		dma_buf_map_attachment_unlocked() that returned an error
- * @unmap:		dma_buf_unmap_attachment_unlocked()
+ * @map_ok:		dma_buf_map_attachment() that returned a table; static
+ *			importers call it by dma_buf_map_attachment_unlocked()
+ * @map_failed:		dma_buf_map_attachment() that returned an error
+ * @unmap:		dma_buf_unmap_attachment(); static importers call it by
+ *			dma_buf_unmap_attachment_unlocked()
  * @begin_ok:		dma_buf_begin_cpu_access(), around VMAP, that returned 0
  * @begin_failed:	dma_buf_begin_cpu_access() that returned an error
  * @end_ok:		dma_buf_end_cpu_access(), after VUNMAP, that returned 0
@@ -174,10 +233,22 @@ struct dmabuf_ref_gate {
  * @vmap_ok:		dma_buf_vmap_unlocked() that returned 0
  * @vmap_failed:	dma_buf_vmap_unlocked() that returned an error
  * @vunmap:		dma_buf_vunmap_unlocked()
+ * @pin_ok:		dma_buf_pin() that returned 0
+ * @pin_failed:		dma_buf_pin() that returned an error
+ * @unpin:		dma_buf_unpin()
+ * @move_notify:	dma_buf_invalidate_mappings(), up to 7.0
+ *			dma_buf_move_notify()
+ * @fence_created:	dma_fence_init(), and dma_resv_add_fence() with it
+ * @fence_signalled:	dma_fence_signal(), once for each fence; counted just
+ *			before, so that whoever waited finds it counted
  *
- * Calls into the exporter, whoever the importer is. With static importers,
- * and for buffers of this exporter, each equals the calls of the core function
- * named:
+ * Calls into importers of this module, from its own exporter or another:
+ * @notified:		importer_ops->invalidate_mappings, up to 7.0
+ *			importer_ops->move_notify
+ *
+ * Calls into the exporter, whoever the importer is. Between a static importer
+ * and a buffer exported without DMABUF_REF_DYNAMIC, each equals the calls of
+ * the core function named; for other pairs see struct dmabuf_ref_attach.
  * @op_attach_ok:	ops->attach that succeeded: dma_buf_dynamic_attach()
  *			(dma_buf_attach() is a jump to it)
  * @op_attach_failed:	ops->attach that failed
@@ -202,6 +273,10 @@ struct dmabuf_ref_gate {
  * @op_vmap_failed:	ops->vmap that failed
  * @op_vunmap:		ops->vunmap: only the last of nested dma_buf_vunmap()
  * @op_release:		ops->release: dma_buf_release() of a whole buffer
+ * @op_pin_ok:		ops->pin that succeeded: dma_buf_pin() by whomever, plus
+ *			the core's own, which are in no function of their own
+ * @op_pin_failed:	ops->pin that failed
+ * @op_unpin:		ops->unpin: likewise
  *
  * What exists now:
  * @live_buffers:	buffers of this exporter
@@ -209,6 +284,8 @@ struct dmabuf_ref_gate {
  * @live_maps:		mappings of them, by any device
  * @live_pages:		pages allocated for them
  * @live_handles:	attachments made by ATTACH, leaked ones included
+ * @pending_fences:	made by FENCE and not signalled
+ * @live_fences:	made by FENCE and not freed
  * @gate_waiters:	calls waiting at a closed gate
  * @leaked_attachments:	handles given to LEAK and not undone
  * @leaked_refs:	references made by LEAK_REF and not undone
@@ -235,6 +312,13 @@ struct dmabuf_ref_counters {
 	__u64 vmap_ok;
 	__u64 vmap_failed;
 	__u64 vunmap;
+	__u64 pin_ok;
+	__u64 pin_failed;
+	__u64 unpin;
+	__u64 move_notify;
+	__u64 fence_created;
+	__u64 fence_signalled;
+	__u64 notified;
 	__u64 op_attach_ok;
 	__u64 op_attach_failed;
 	__u64 op_detach;
@@ -251,11 +335,16 @@ struct dmabuf_ref_counters {
 	__u64 op_vmap_failed;
 	__u64 op_vunmap;
 	__u64 op_release;
+	__u64 op_pin_ok;
+	__u64 op_pin_failed;
+	__u64 op_unpin;
 	__u64 live_buffers;
 	__u64 live_attachments;
 	__u64 live_maps;
 	__u64 live_pages;
 	__u64 live_handles;
+	__u64 pending_fences;
+	__u64 live_fences;
 	__u64 gate_waiters;
 	__u64 leaked_attachments;
 	__u64 leaked_refs;
@@ -263,7 +352,10 @@ struct dmabuf_ref_counters {
 
 #define DMABUF_REF_IOC_MAGIC	0xdb
 
-/* EXPORT returns an fd, ATTACH a handle, UNDO_LEAKS how many; others 0. */
+/*
+ * EXPORT returns an fd, ATTACH a handle, FENCE a number, UNDO_LEAKS how many;
+ * others 0.
+ */
 #define DMABUF_REF_EXPORT \
 	_IOWR(DMABUF_REF_IOC_MAGIC, 0x00, struct dmabuf_ref_export)
 #define DMABUF_REF_ATTACH \
@@ -292,5 +384,23 @@ struct dmabuf_ref_counters {
 	_IOW(DMABUF_REF_IOC_MAGIC, 0x0b, struct dmabuf_ref_gate)
 #define DMABUF_REF_COUNTERS \
 	_IOR(DMABUF_REF_IOC_MAGIC, 0x0c, struct dmabuf_ref_counters)
+#define DMABUF_REF_PIN \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x0d, struct dmabuf_ref_handle)
+#define DMABUF_REF_UNPIN \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x0e, struct dmabuf_ref_handle)
+/*
+ * The argument points to an fd of a buffer exported with DMABUF_REF_DYNAMIC
+ * (others are -EINVAL): it tells the dynamic importers, waits for all fences,
+ * and moves the content to new pages. -EBUSY while the buffer is pinned or
+ * mapped by vmap, -ENODATA as long as it has no pages. The old pages stay, and
+ * count, until all that were mapped by then are unmapped. User mappings go on
+ * to see the buffer.
+ */
+#define DMABUF_REF_MOVE \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x0f, __s32)
+#define DMABUF_REF_FENCE \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x10, struct dmabuf_ref_fence)
+#define DMABUF_REF_SIGNAL \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x11, __s32)
 
 #endif /* DMABUF_REF_H */

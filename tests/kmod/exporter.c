@@ -23,6 +23,7 @@
 struct ref_mapping {
 	struct list_head node;
 	struct sg_table sgt;
+	struct ref_storage *storage;
 };
 
 /* Attachments */
@@ -39,7 +40,7 @@ static int negotiate(struct ref_buffer *buf, struct dma_buf_attachment *attach)
 	INIT_LIST_HEAD(&attachment->mappings);
 
 	mutex_lock(&buf->lock);
-	if (buf->pages && !ref_storage_fits(buf, attach->dev))
+	if (buf->storage && !ref_storage_fits(buf, attach->dev))
 		ret = -EBUSY;
 	else if (!ref_storage_can_fit(buf, attach->dev))
 		ret = -EINVAL;
@@ -89,7 +90,8 @@ static void ref_op_detach(struct dma_buf *dmabuf,
 /* Device mappings */
 
 static int fill_mapping(struct ref_buffer *buf, struct device *dev,
-			struct sg_table *sgt, enum dma_data_direction dir)
+			struct ref_mapping *mapping,
+			enum dma_data_direction dir)
 {
 	int ret;
 
@@ -97,16 +99,20 @@ static int fill_mapping(struct ref_buffer *buf, struct device *dev,
 	if (ret)
 		return ret;
 
-	ret = sg_alloc_table_from_pages_segment(sgt, buf->pages, buf->nr_pages,
+	ret = sg_alloc_table_from_pages_segment(&mapping->sgt,
+						buf->storage->pages,
+						buf->nr_pages,
 						0, ref_buffer_size(buf),
 						ref_segment_size(buf, dev),
 						GFP_KERNEL);
 	if (ret)
 		return ret;
 
-	ret = dma_map_sgtable(dev, sgt, dir, 0);
+	ret = dma_map_sgtable(dev, &mapping->sgt, dir, 0);
 	if (ret)
-		sg_free_table(sgt);
+		sg_free_table(&mapping->sgt);
+	else
+		mapping->storage = ref_storage_get(buf->storage);
 	return ret;
 }
 
@@ -122,7 +128,7 @@ static struct sg_table *create_mapping(struct ref_buffer *buf,
 		return ERR_PTR(-ENOMEM);
 
 	mutex_lock(&buf->lock);
-	ret = fill_mapping(buf, attachment->dev, &mapping->sgt, dir);
+	ret = fill_mapping(buf, attachment->dev, mapping, dir);
 	if (!ret)
 		list_add_tail(&mapping->node, &attachment->mappings);
 	mutex_unlock(&buf->lock);
@@ -166,6 +172,7 @@ static void ref_op_unmap(struct dma_buf_attachment *attach,
 
 	dma_unmap_sgtable(attach->dev, sgt, dir, 0);
 	sg_free_table(sgt);
+	ref_storage_put(mapping->storage);
 	kfree(mapping);
 	ref_dec(live_maps);
 	ref_inc(op_unmap);
@@ -233,8 +240,10 @@ static int map_user(struct ref_buffer *buf, struct vm_area_struct *vma)
 
 	mutex_lock(&buf->lock);
 	ret = ref_storage_ensure(buf);
-	if (!ret)
-		ret = vm_map_pages(vma, buf->pages, buf->nr_pages);
+	if (!ret && buf->dynamic)
+		ret = ref_dynamic_mmap(buf, vma);
+	else if (!ret)
+		ret = vm_map_pages(vma, buf->storage->pages, buf->nr_pages);
 	mutex_unlock(&buf->lock);
 	return ret;
 }
@@ -259,11 +268,14 @@ static int map_kernel(struct ref_buffer *buf, struct iosys_map *map)
 	mutex_lock(&buf->lock);
 	ret = ref_storage_ensure(buf);
 	if (!ret) {
-		vaddr = vmap(buf->pages, buf->nr_pages, VM_MAP, PAGE_KERNEL);
-		if (vaddr)
+		vaddr = vmap(buf->storage->pages, buf->nr_pages, VM_MAP,
+			     PAGE_KERNEL);
+		if (vaddr) {
 			iosys_map_set_vaddr(map, vaddr);
-		else
+			buf->pins++;
+		} else {
 			ret = -ENOMEM;
+		}
 	}
 	mutex_unlock(&buf->lock);
 	return ret;
@@ -282,8 +294,13 @@ static int ref_op_vmap(struct dma_buf *dmabuf, struct iosys_map *map)
 
 static void ref_op_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 {
+	struct ref_buffer *buf = dmabuf->priv;
+
 	ref_fault(DMABUF_REF_OP_VUNMAP);
 	vunmap(map->vaddr);
+	mutex_lock(&buf->lock);
+	buf->pins--;
+	mutex_unlock(&buf->lock);
 	ref_inc(op_vunmap);
 }
 
@@ -291,7 +308,7 @@ static void ref_op_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 
 static void free_buffer(struct ref_buffer *buf)
 {
-	ref_storage_free(buf);
+	ref_storage_put(buf->storage);
 	mutex_destroy(&buf->lock);
 	kfree(buf);
 }
@@ -304,18 +321,34 @@ static void ref_op_release(struct dma_buf *dmabuf)
 	ref_inc(op_release);
 }
 
+#define REF_COMMON_OPS				\
+	.attach = ref_op_attach,		\
+	.detach = ref_op_detach,		\
+	.map_dma_buf = ref_op_map,		\
+	.unmap_dma_buf = ref_op_unmap,		\
+	.begin_cpu_access = ref_op_begin_cpu,	\
+	.end_cpu_access = ref_op_end_cpu,	\
+	.mmap = ref_op_mmap,			\
+	.vmap = ref_op_vmap,			\
+	.vunmap = ref_op_vunmap,		\
+	.release = ref_op_release
+
 static const struct dma_buf_ops ref_ops = {
-	.attach = ref_op_attach,
-	.detach = ref_op_detach,
-	.map_dma_buf = ref_op_map,
-	.unmap_dma_buf = ref_op_unmap,
-	.begin_cpu_access = ref_op_begin_cpu,
-	.end_cpu_access = ref_op_end_cpu,
-	.mmap = ref_op_mmap,
-	.vmap = ref_op_vmap,
-	.vunmap = ref_op_vunmap,
-	.release = ref_op_release,
+	REF_COMMON_OPS,
 };
+
+/* To the core, an exporter that pins is a dynamic one. */
+static const struct dma_buf_ops ref_dynamic_ops = {
+	REF_COMMON_OPS,
+	.pin = ref_op_pin,
+	.unpin = ref_op_unpin,
+};
+
+/* The buffer behind a dma-buf, or NULL if it is not one of ref_dynamic_ops. */
+struct ref_buffer *ref_dynamic_buffer(struct dma_buf *dmabuf)
+{
+	return dmabuf->ops == &ref_dynamic_ops ? dmabuf->priv : NULL;
+}
 
 static struct ref_buffer *create_buffer(u64 size, u32 flags)
 {
@@ -332,6 +365,7 @@ static struct ref_buffer *create_buffer(u64 size, u32 flags)
 	mutex_init(&buf->lock);
 	INIT_LIST_HEAD(&buf->attachments);
 	buf->nr_pages = size >> PAGE_SHIFT;
+	buf->dynamic = flags & DMABUF_REF_DYNAMIC;
 	buf->contiguous = buf->nr_pages == 1 || (flags & DMABUF_REF_CONTIGUOUS);
 
 	if (flags & DMABUF_REF_EAGER) {
@@ -366,7 +400,7 @@ struct dma_buf *ref_export(u64 size, u32 flags)
 		return ERR_CAST(buf);
 	}
 
-	exp_info.ops = &ref_ops;
+	exp_info.ops = buf->dynamic ? &ref_dynamic_ops : &ref_ops;
 	exp_info.size = size;
 	exp_info.flags = flags & DMABUF_REF_READONLY ? O_RDONLY : O_RDWR;
 	exp_info.priv = buf;

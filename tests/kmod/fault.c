@@ -45,6 +45,7 @@ static bool op_can_fail(u32 op)
 	case DMABUF_REF_OP_VMAP:
 	case DMABUF_REF_OP_VUNMAP:
 	case DMABUF_REF_OP_RELEASE:
+	case DMABUF_REF_OP_UNPIN:
 		return false;
 	default:
 		return true;
@@ -119,6 +120,9 @@ int ref_inject(const struct ref_file *owner,
 	    req->delay_us > DMABUF_REF_MAX_DELAY_US)
 		return -EINVAL;
 	if (req->error && !op_can_fail(req->op))
+		return -EINVAL;
+	/* A pin for a map that says so makes the core WARN. */
+	if (req->op == DMABUF_REF_OP_PIN && req->error == EBUSY)
 		return -EINVAL;
 
 	fault = &faults[req->op];

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -10,8 +11,8 @@ import subprocess
 from pathlib import Path
 
 from tests.kmod import client
-from tests.kmod.client import PAGE_SIZE, Importer, Ref
-from tests.kmod.harness import SkipError, counted
+from tests.kmod.client import DYNAMIC_IMPORTER, PAGE_SIZE, Importer, Ref, Usage
+from tests.kmod.harness import SkipError, counted, refused
 
 SIZE = 4 * PAGE_SIZE
 HEAP = Path("/dev/dma_heap/system")
@@ -46,23 +47,30 @@ def udmabuf_buffer() -> int:
 
 
 def _use(ref: Ref, fd: int) -> None:
-    """Only the importers' own counters move."""
-    with counted(ref, get_ok=4, attach_ok=4, map_ok=4, unmap=4, detach=4, put=4):
+    """Only the importers' own counters move, and those of a fence."""
+    with counted(ref, get_ok=8, attach_ok=8, map_ok=8, unmap=8, detach=8, put=8):
         for importer in Importer:
-            handle = ref.attach(fd, importer)
-            assert ref.map(handle).bytes == SIZE
-            ref.unmap(handle)
-            ref.detach(handle)
+            for flags in 0, DYNAMIC_IMPORTER:
+                handle = ref.attach(fd, importer, flags=flags)
+                assert ref.map(handle).bytes == SIZE
+                ref.unmap(handle)
+                ref.detach(handle)
+    with counted(ref, get_ok=1, put=1, fence_created=1, fence_signalled=1, live_fences=1):
+        ref.fence(fd, Usage.WRITE, delay_us=10_000)
+        client.sync_start(fd)
+    client.sync_end(fd)
+    with counted(ref, get_ok=1, put=1), refused(errno.EINVAL):
+        ref.move(fd)
     os.close(fd)
 
 
 def check_heap(ref: Ref) -> None:
-    """every importer attaches and maps a buffer of the system heap"""
+    """every importer, static or dynamic, maps a buffer of the system heap; it takes fences"""
     _use(ref, heap_buffer())
 
 
 def check_udmabuf(ref: Ref) -> None:
-    """every importer attaches and maps a buffer of udmabuf"""
+    """every importer, static or dynamic, maps a buffer of udmabuf; it takes fences"""
     _use(ref, udmabuf_buffer())
 
 

@@ -16,7 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.kmod.client import (
+    DYNAMIC_IMPORTER,
     LAYOUTS,
+    LAZY,
     MAGIC,
     MAP_PRIVATE,
     PAGE_SIZE,
@@ -27,6 +29,7 @@ from tests.kmod.client import (
     Op,
     Ref,
     Request,
+    Usage,
     map_user,
 )
 from tests.kmod.harness import counted, seeded
@@ -35,14 +38,19 @@ SEED = 20110613
 ROUNDS = 6000
 RACERS = 8
 RACE_ROUNDS = 1500
+EXPECTED = {errno.ENOENT, errno.EBUSY, errno.EINVAL, errno.ENODATA}  # of racing operations
+ATTACH_FLAGS = (0, DYNAMIC_IMPORTER, DYNAMIC_IMPORTER | LAZY)
 
 LAYOUT_OF = {
     Request.EXPORT: "dmabuf_ref_export",
     Request.ATTACH: "dmabuf_ref_attach",
     Request.MAP: "dmabuf_ref_map",
     Request.LEAK_REF: "__s32",
+    Request.MOVE: "__s32",
     Request.INJECT: "dmabuf_ref_inject",
     Request.GATE: "dmabuf_ref_gate",
+    Request.FENCE: "dmabuf_ref_fence",
+    Request.SIGNAL: "__s32",
     Request.COUNTERS: "dmabuf_ref_counters",
 }
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, (1 << 64) - 1)
@@ -61,6 +69,8 @@ def _is_harmless(request: int, values: dict[str, int]) -> bool:
     """Not a valid request to stop: those are for the checks of gates and delays."""
     if request == Request.GATE:
         return values["op"] >= len(Op) or values["closed"] != 1
+    if request == Request.FENCE:
+        return values["usage"] >= len(Usage) or 0 < values["delay_us"] <= 100
     if request == Request.INJECT:
         return values["op"] >= len(Op) or not 100 < values["delay_us"] <= 10_000_000
     return True
@@ -172,15 +182,23 @@ def _race(workers: list[Callable[[random.Random], None]]) -> None:
 
 
 def check_races_on_one_handle(ref: Ref) -> None:
-    """threads map, unmap, detach, leak and attach the same few handles at once"""
-    with Ref() as shared, ref.export(4 * PAGE_SIZE, ExportFlag.CONTIGUOUS) as buffer:
+    """threads map, unmap, pin, move, fence, detach, leak and attach the same few handles at once"""
+    flags = ExportFlag.CONTIGUOUS | ExportFlag.DYNAMIC
+    with Ref() as shared, ref.export(4 * PAGE_SIZE, flags) as buffer:
 
         def worker(rng: random.Random) -> None:
             def handle() -> int:
                 return rng.randrange(1, 4)
 
             actions: tuple[Callable[[], object], ...] = (
-                lambda: shared.attach(buffer, rng.choice(list(Importer))),
+                lambda: shared.attach(
+                    buffer, rng.choice(list(Importer)), flags=rng.choice(ATTACH_FLAGS)
+                ),
+                lambda: shared.move(buffer),
+                lambda: shared.fence(buffer, rng.choice(list(Usage)), rng.randrange(1, 5000)),
+                lambda: shared.signal(handle()),
+                lambda: shared.pin(handle()),
+                lambda: shared.unpin(handle()),
                 lambda: shared.map(handle(), rng.randrange(3)),
                 lambda: shared.map(handle()),
                 lambda: shared.unmap(handle()),
@@ -194,7 +212,7 @@ def check_races_on_one_handle(ref: Ref) -> None:
                 try:
                     rng.choice(actions)()
                 except OSError as error:
-                    if error.errno not in {errno.ENOENT, errno.EBUSY, errno.EINVAL}:
+                    if error.errno not in EXPECTED:
                         raise
 
         _race([worker] * RACERS)

@@ -61,6 +61,19 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         os.sched_yield()
 
 
+def in_child(call: Callable[[], object]) -> int:
+    """Start `call` in a process of its own; its exit status is 0 if the call returned."""
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            call()
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
 def page_frames(vma: Vma) -> list[int]:
     """Page frame numbers behind a mapping: what the kernel says, not what the module says."""
     present = 1 << 63
@@ -122,6 +135,8 @@ def idle(ref: Ref) -> list[str]:
             "live_maps",
             "live_pages",
             "live_handles",
+            "pending_fences",
+            "live_fences",
             "gate_waiters",
             "leaked_attachments",
             "leaked_refs",
@@ -134,6 +149,9 @@ def idle(ref: Ref) -> list[str]:
         ("attach_ok", "detach"),
         ("map_ok", "unmap"),
         ("vmap_ok", "vunmap"),
+        ("pin_ok", "unpin"),
+        ("op_pin_ok", "op_unpin"),
+        ("fence_created", "fence_signalled"),
         ("op_attach_ok", "op_detach"),
         ("op_map_ok", "op_unmap"),
         ("op_vmap_ok", "op_vunmap"),

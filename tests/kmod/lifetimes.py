@@ -7,24 +7,26 @@ import errno
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.kmod import client
-from tests.kmod.client import PAGE_SIZE, Importer, Op, Ref
-from tests.kmod.harness import counted, idle, listed_buffers, refused, wait_until
+from tests.kmod.client import DYNAMIC_IMPORTER, PAGE_SIZE, ExportFlag, Importer, Op, Ref
+from tests.kmod.harness import counted, idle, in_child, listed_buffers, refused, wait_until
 
 THREADS = 60
 
 
 @contextmanager
 def _gate(op: Op) -> Iterator[None]:
-    """Closed for the block, through a file of its own: should the block fail, its close opens."""
+    """Closed for the block, which may fail."""
     with Ref() as gatekeeper:
         gatekeeper.gate(True, op)
-        yield
-        gatekeeper.gate(False, op)
+        try:
+            yield
+        finally:
+            gatekeeper.gate(False, op)
 
 
 def check_gate_holds_sixty(ref: Ref) -> None:
@@ -82,9 +84,9 @@ def check_gate_opens_with_its_file(ref: Ref) -> None:
 
 def check_gates_of_other_operations(ref: Ref) -> None:
     """every operation has a gate of its own"""
-    with ref.export(PAGE_SIZE) as buffer:
-        handle = ref.attach(buffer)
-        calls = {
+    with ref.export(PAGE_SIZE, ExportFlag.DYNAMIC) as buffer:
+        handle = ref.attach(buffer, flags=DYNAMIC_IMPORTER)
+        calls: dict[Op, Callable[[], object]] = {
             Op.EXPORT: lambda: ref.export(PAGE_SIZE).close(),
             Op.ATTACH: lambda: ref.detach(ref.attach(buffer)),
             Op.MAP: lambda: ref.map(handle),
@@ -96,14 +98,16 @@ def check_gates_of_other_operations(ref: Ref) -> None:
             Op.VUNMAP: lambda: ref.vunmap(handle),
             Op.DETACH: lambda: ref.detach(ref.attach(buffer)),
             Op.RELEASE: lambda: ref.export(PAGE_SIZE).close(),
+            Op.PIN: lambda: ref.pin(handle),
+            Op.UNPIN: lambda: ref.unpin(handle),
         }
         assert set(calls) == set(Op)
         for op, call in calls.items():
-            thread = threading.Thread(target=call)
             with _gate(op):
-                thread.start()
+                # Not a thread: who waits in mmap(2) holds the lock that our page faults need.
+                child = in_child(call)
                 wait_until(lambda: ref.counters().gate_waiters == 1, f"{op.name} waits")
-            thread.join()
+            assert os.waitpid(child, 0)[1] == 0
 
 
 def check_leak_of_an_attachment(ref: Ref) -> None:

@@ -26,7 +26,7 @@ static int ioctl_export(struct dmabuf_ref_export __user *arg)
 		return -EFAULT;
 	if (!req.size || req.size > DMABUF_REF_MAX_SIZE || req.reserved ||
 	    req.flags & ~(DMABUF_REF_READONLY | DMABUF_REF_EAGER |
-			  DMABUF_REF_CONTIGUOUS))
+			  DMABUF_REF_CONTIGUOUS | DMABUF_REF_DYNAMIC))
 		return -EINVAL;
 
 	dmabuf = ref_export(PAGE_ALIGN(req.size), req.flags);
@@ -63,7 +63,7 @@ static int ioctl_attach(struct ref_file *file,
 
 	if (copy_from_user(&req, arg, sizeof(req)))
 		return -EFAULT;
-	return ref_attach(file, req.fd, req.importer);
+	return ref_attach(file, &req);
 }
 
 static int ioctl_handle(struct ref_file *file, unsigned int cmd,
@@ -88,18 +88,43 @@ static int ioctl_handle(struct ref_file *file, unsigned int cmd,
 				  req.flags & DMABUF_REF_FORCE);
 	case DMABUF_REF_LEAK:
 		return ref_leak(file, req.handle);
+	case DMABUF_REF_PIN:
+		return ref_pin(file, req.handle);
+	case DMABUF_REF_UNPIN:
+		return ref_unpin(file, req.handle);
 	default:
 		return -ENOTTY;
 	}
 }
 
-static int ioctl_leak_ref(__s32 __user *arg)
+static int ioctl_number(struct ref_file *file, unsigned int cmd,
+			__s32 __user *arg)
 {
-	__s32 fd;
+	__s32 number;
 
-	if (get_user(fd, arg))
+	if (get_user(number, arg))
 		return -EFAULT;
-	return ref_leak_ref(fd);
+
+	switch (cmd) {
+	case DMABUF_REF_LEAK_REF:
+		return ref_leak_ref(number);
+	case DMABUF_REF_MOVE:
+		return ref_move(number);
+	case DMABUF_REF_SIGNAL:
+		return ref_signal(file, number);
+	default:
+		return -ENOTTY;
+	}
+}
+
+static int ioctl_fence(struct ref_file *file,
+		       struct dmabuf_ref_fence __user *arg)
+{
+	struct dmabuf_ref_fence req;
+
+	if (copy_from_user(&req, arg, sizeof(req)))
+		return -EFAULT;
+	return ref_fence(file, &req);
 }
 
 static int ioctl_inject(struct ref_file *file,
@@ -148,9 +173,15 @@ static long ref_ioctl(struct file *filp, unsigned int cmd, unsigned long user)
 	case DMABUF_REF_VUNMAP:
 	case DMABUF_REF_DETACH:
 	case DMABUF_REF_LEAK:
+	case DMABUF_REF_PIN:
+	case DMABUF_REF_UNPIN:
 		return ioctl_handle(file, cmd, arg);
 	case DMABUF_REF_LEAK_REF:
-		return ioctl_leak_ref(arg);
+	case DMABUF_REF_MOVE:
+	case DMABUF_REF_SIGNAL:
+		return ioctl_number(file, cmd, arg);
+	case DMABUF_REF_FENCE:
+		return ioctl_fence(file, arg);
 	case DMABUF_REF_UNDO_LEAKS:
 		return ref_undo_leaks();
 	case DMABUF_REF_INJECT:
@@ -172,6 +203,7 @@ static int ref_open(struct inode *inode, struct file *filp)
 	if (!file)
 		return -ENOMEM;
 	xa_init_flags(&file->handles, XA_FLAGS_ALLOC1);
+	xa_init_flags(&file->fences, XA_FLAGS_ALLOC1);
 	filp->private_data = file;
 	return 0;
 }
@@ -182,6 +214,7 @@ static int ref_release(struct inode *inode, struct file *filp)
 
 	/* Its gates first: they could hold up its own detaching. */
 	ref_faults_end(file);
+	ref_fences_end(file);
 	ref_detach_all(file);
 	kfree(file);
 	return 0;
@@ -221,6 +254,7 @@ static void __exit ref_exit(void)
 {
 	misc_deregister(&ref_misc);
 	ref_importers_unregister();
+	ref_fences_exit();
 }
 
 module_init(ref_init);

@@ -18,12 +18,25 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from tests.kmod import client, foreign, fuzz, lifetimes, mixed, negotiation, semantics, unloading
+from tests.kmod import (
+    client,
+    dynamic,
+    fences,
+    foreign,
+    fuzz,
+    lifetimes,
+    mixed,
+    moves,
+    negotiation,
+    semantics,
+    unloading,
+)
 from tests.kmod.client import Ref
 from tests.kmod.harness import KernelLog, SkipError, idle
 
 PREFIX = "check_"
-WITH_REF = (semantics, negotiation, foreign, lifetimes, fuzz, mixed)  # take an open Ref
+# Take an open Ref:
+WITH_REF = (semantics, negotiation, dynamic, moves, fences, foreign, lifetimes, fuzz, mixed)
 WITH_MODULE = (unloading,)  # take the module's path; no Ref may be open
 
 

@@ -8,9 +8,11 @@
  * they see, shall not depend on luck.
  */
 #include <linux/dma-mapping.h>
+#include <linux/err.h>
 #include <linux/gfp.h>
 #include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/overflow.h>
 #include <linux/slab.h>
 
 #include "internal.h"
@@ -43,42 +45,55 @@ static bool layout_fits(const struct ref_buffer *buf, struct device *dev)
  */
 bool ref_storage_fits(const struct ref_buffer *buf, struct device *dev)
 {
-	return layout_fits(buf, dev) && buf->last_byte <= dma_get_mask(dev);
+	return layout_fits(buf, dev) &&
+	       buf->storage->last_byte <= dma_get_mask(dev);
 }
 
-void ref_storage_free(struct ref_buffer *buf)
+static void free_storage(struct kref *ref)
 {
+	struct ref_storage *storage;
 	unsigned int i;
 
-	if (!buf->pages)
-		return;
-	for (i = 0; i < buf->nr_pages && buf->pages[i]; i++)
-		__free_page(buf->pages[i]);
-	kvfree(buf->pages);
-	buf->pages = NULL;
-	atomic64_sub(buf->nr_pages, REF_COUNTER(live_pages));
+	storage = container_of(ref, struct ref_storage, ref);
+
+	for (i = 0; i < storage->nr_pages && storage->pages[i]; i++)
+		__free_page(storage->pages[i]);
+	atomic64_sub(storage->nr_pages, REF_COUNTER(live_pages));
+	kvfree(storage);
 }
 
-static int fill_pages(struct ref_buffer *buf, gfp_t gfp)
+struct ref_storage *ref_storage_get(struct ref_storage *storage)
+{
+	kref_get(&storage->ref);
+	return storage;
+}
+
+void ref_storage_put(struct ref_storage *storage)
+{
+	if (storage)
+		kref_put(&storage->ref, free_storage);
+}
+
+static int fill_pages(struct ref_storage *storage, bool contiguous, gfp_t gfp)
 {
 	unsigned int i;
 	void *block;
 
-	if (!buf->contiguous) {
-		for (i = 0; i < buf->nr_pages; i++) {
-			buf->pages[i] = alloc_page(gfp);
-			if (!buf->pages[i])
+	if (!contiguous) {
+		for (i = 0; i < storage->nr_pages; i++) {
+			storage->pages[i] = alloc_page(gfp);
+			if (!storage->pages[i])
 				return -ENOMEM;
 		}
 		return 0;
 	}
 
 	/* Single pages afterwards: user mappings need a count in each one. */
-	block = alloc_pages_exact(ref_buffer_size(buf), gfp);
+	block = alloc_pages_exact((size_t)storage->nr_pages << PAGE_SHIFT, gfp);
 	if (!block)
 		return -ENOMEM;
-	for (i = 0; i < buf->nr_pages; i++)
-		buf->pages[i] = virt_to_page(block + i * PAGE_SIZE);
+	for (i = 0; i < storage->nr_pages; i++)
+		storage->pages[i] = virt_to_page(block + i * PAGE_SIZE);
 	return 0;
 }
 
@@ -87,69 +102,88 @@ static phys_addr_t last_byte(struct page *page)
 	return page_to_phys(page) + PAGE_SIZE - 1;
 }
 
-static int alloc_storage(struct ref_buffer *buf, u64 mask)
+static struct ref_storage *alloc_storage(unsigned int nr_pages, bool contiguous,
+					 u64 mask)
 {
 	/* A test's buffer must fail rather than summon the OOM killer. */
 	gfp_t gfp = GFP_KERNEL | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN;
+	struct ref_storage *storage;
 	unsigned int i;
-	int ret = -ENOMEM;
+	int ret;
 
 	if (mask < DMA_BIT_MASK(32))
 		gfp |= GFP_DMA;
 	else if (mask < DMA_BIT_MASK(64))
 		gfp |= GFP_DMA32;
 
-	if (atomic64_add_return(buf->nr_pages, REF_COUNTER(live_pages)) >
+	storage = kvzalloc(struct_size(storage, pages, nr_pages), GFP_KERNEL);
+	if (!storage)
+		return ERR_PTR(-ENOMEM);
+	kref_init(&storage->ref);
+	storage->nr_pages = nr_pages;
+
+	ret = -ENOMEM;
+	if (atomic64_add_return(nr_pages, REF_COUNTER(live_pages)) >
 	    totalram_pages() / 4)
-		goto err_uncount;
-	buf->pages = kvcalloc(buf->nr_pages, sizeof(*buf->pages), GFP_KERNEL);
-	if (!buf->pages)
-		goto err_uncount;
-
-	ret = fill_pages(buf, gfp);
+		goto err_put;
+	ret = fill_pages(storage, contiguous, gfp);
 	if (ret)
-		goto err_free;
+		goto err_put;
 
-	buf->last_byte = 0;
-	for (i = 0; i < buf->nr_pages; i++)
-		buf->last_byte = max(buf->last_byte, last_byte(buf->pages[i]));
-	if (buf->last_byte > mask) {
+	for (i = 0; i < nr_pages; i++)
+		storage->last_byte = max(storage->last_byte,
+					 last_byte(storage->pages[i]));
+	if (storage->last_byte > mask) {
 		ret = -ENOMEM;
-		goto err_free;
+		goto err_put;
 	}
-	return 0;
+	return storage;
 
-err_free:
-	ref_storage_free(buf);
-	return ret;
-
-err_uncount:
-	atomic64_sub(buf->nr_pages, REF_COUNTER(live_pages));
-	return ret;
+err_put:
+	ref_storage_put(storage);
+	return ERR_PTR(ret);
 }
 
-/* Late allocation: now all devices that attached so far have their say. */
-int ref_storage_ensure(struct ref_buffer *buf)
+/**
+ * ref_storage_alloc - new storage that all devices attached so far can use
+ * @buf: takes the layout that they need, and not yet the storage
+ *
+ * Return: the storage with one reference, or an ERR_PTR.
+ */
+struct ref_storage *ref_storage_alloc(struct ref_buffer *buf)
 {
 	const bool asked = buf->contiguous;
 	struct ref_attachment *attachment;
+	struct ref_storage *storage;
 	u64 mask = DMA_BIT_MASK(64);
-	int ret;
 
 	lockdep_assert_held(&buf->lock);
-	if (buf->pages)
-		return 0;
-
 	list_for_each_entry(attachment, &buf->attachments, node) {
 		mask = min(mask, dma_get_mask(attachment->dev));
 		if (!layout_fits(buf, attachment->dev))
 			buf->contiguous = true;
 	}
 
-	ret = alloc_storage(buf, mask);
-	if (ret)
+	storage = alloc_storage(buf->nr_pages, buf->contiguous, mask);
+	if (IS_ERR(storage))
 		buf->contiguous = asked;
-	return ret;
+	return storage;
+}
+
+/* Late allocation: now all devices that attached so far have their say. */
+int ref_storage_ensure(struct ref_buffer *buf)
+{
+	struct ref_storage *storage;
+
+	lockdep_assert_held(&buf->lock);
+	if (buf->storage)
+		return 0;
+
+	storage = ref_storage_alloc(buf);
+	if (IS_ERR(storage))
+		return PTR_ERR(storage);
+	buf->storage = storage;
+	return 0;
 }
 
 /* Is there any layout that a device could use? */

@@ -49,7 +49,7 @@ def header_bit(name: str) -> int:
 
 def test_layouts_are_the_headers() -> None:
     layouts = header_layouts() | {"__s32": (("fd", "i"),)}
-    assert len(layouts) == 8
+    assert len(layouts) == 9
     assert layouts == client.LAYOUTS
 
 
@@ -73,7 +73,7 @@ def test_requests_are_the_headers() -> None:
         | number
         for name, (direction, number, kind) in header_requests().items()
     }
-    assert len(expected) == 13
+    assert len(expected) == 18
     assert {request.name: int(request) for request in client.Request} == expected
 
 
@@ -84,12 +84,17 @@ def test_enums_are_the_headers() -> None:
     ops = header_enum("dmabuf_ref_op")
     assert ops.pop("DMABUF_REF_NR_OPS") == len(client.Op)
     assert {f"DMABUF_REF_OP_{op.name}": int(op) for op in client.Op} == ops
+    usages = header_enum("dmabuf_ref_usage")
+    assert usages.pop("DMABUF_REF_NR_USAGES") == len(client.Usage)
+    assert {f"DMABUF_REF_USAGE_{u.name}": int(u) for u in client.Usage} == usages
 
 
 def test_flags_are_the_headers() -> None:
     for flag in client.ExportFlag:
         assert flag == header_bit(str(flag.name))
     assert header_bit("FORCE") == client.FORCE
+    assert header_bit("DYNAMIC_IMPORTER") == client.DYNAMIC_IMPORTER
+    assert header_bit("LAZY") == client.LAZY
 
 
 def test_every_counter_is_documented_and_every_device_named() -> None:

@@ -70,12 +70,23 @@ def _leaks_of_a_foreign_buffer() -> Iterator[None]:
         ref.undo_leaks()
 
 
+@contextmanager
+def _sync_file() -> Iterator[None]:
+    """The fence in it has signalled, and its buffer is gone."""
+    with Ref() as ref, ref.export(PAGE_SIZE) as buffer:
+        ref.fence(buffer)
+        fd = client.export_sync_file(buffer.fd)
+    yield
+    os.close(fd)
+
+
 USERS: tuple[Callable[[], AbstractContextManager[None]], ...] = (
     _open_device,
     _fd,
     _mapping,
     _leaked_attachment,
     _leaked_reference,
+    _sync_file,
     *((_leaks_of_a_foreign_buffer,) if HEAP.exists() else ()),
 )
 
