@@ -24,11 +24,6 @@ DRM_PRIME_FD_TO_HANDLE = 0xC00C642E
 DRM_GEM_CLOSE = 0x40086409
 
 
-EXPORT_SYNC_FILE = 0xC0086202  # include/uapi/linux/dma-buf.h
-IMPORT_SYNC_FILE = 0x40086203
-SYNC_READ, SYNC_WRITE = 1, 2
-
-
 @contextmanager
 def closing(fd: int) -> Iterator[int]:
     """Close the fd at the end."""
@@ -44,18 +39,6 @@ def heap_alloc(size: int, heap: str = "system") -> int:
         argument = bytearray(struct.pack("=QIIQ", size, 0, os.O_RDWR | os.O_CLOEXEC, 0))
         fcntl.ioctl(device, HEAP_ALLOC, argument)
     return int(struct.unpack("=QIIQ", argument)[1])
-
-
-def export_sync_file(buffer: int, flags: int = SYNC_WRITE) -> int:
-    """Fd of a sync_file with the fences that such an access has to wait for."""
-    argument = bytearray(struct.pack("=Ii", flags, -1))
-    fcntl.ioctl(buffer, EXPORT_SYNC_FILE, argument)
-    return int(struct.unpack("=Ii", argument)[1])
-
-
-def import_sync_file(buffer: int, sync_file: int, flags: int = SYNC_WRITE) -> None:
-    """Let later accesses of the buffer wait for the sync_file's fence."""
-    fcntl.ioctl(buffer, IMPORT_SYNC_FILE, bytearray(struct.pack("=Ii", flags, sync_file)))
 
 
 def udmabuf_create(size: int) -> int:

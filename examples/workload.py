@@ -34,6 +34,8 @@ from tests.kmod.client import (
     Importer,
     Op,
     Ref,
+    export_sync_file,
+    import_sync_file,
     load,
     set_name,
     sync_end,
@@ -83,8 +85,8 @@ def drivers(ref: Ref) -> None:
             ref.vmap(handle)
             ref.vunmap(handle)
         ref.detach(handle)
-        with clients.closing(clients.export_sync_file(buffer.fd)) as fences:
-            clients.import_sync_file(buffer.fd, fences)
+        with clients.closing(export_sync_file(buffer.fd)) as fences:
+            import_sync_file(buffer.fd, fences)
 
 
 def failures(ref: Ref) -> None:

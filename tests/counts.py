@@ -63,6 +63,7 @@ EXPORTER_SIDE: Final = {
     "op_begin_ok": (("cpu_begin", "kernel_begin"), True),
     "op_end_ok": (("cpu_end", "kernel_end"), True),
     "op_release": (("release",), True),
+    "move_notify": (("move",), True),
 }
 """The module's counters of calls on its own buffers: event kinds, and whether it succeeded."""
 
@@ -73,6 +74,9 @@ IMPORTER_SIDE: Final = {
     "map_ok": (("map",), True),
     "map_failed": (("map",), False),
     "unmap": (("unmap",), True),
+    "pin_ok": (("pin",), True),
+    "pin_failed": (("pin",), False),
+    "unpin": (("unpin",), True),
 }
 """The module's counters of calls by its importer devices, on any buffer."""
 

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Final
 
 from tests import oracle
-from tests.kmod.client import Direction, Importer, Op, Ref, load
+from tests.kmod.client import DYNAMIC_IMPORTER, Direction, ExportFlag, Importer, Op, Ref, load
 
 PAGE: Final = 4096
 CYCLES: Final = 10_000
 RACERS: Final = 8
 RACER_CYCLES: Final = 1_000
 BLOCKED: Final = 60
+MOVES: Final = 100
 
 
 def cycle(ref: Ref) -> None:
@@ -83,10 +84,22 @@ def blocked() -> None:
             buffer.close()
 
 
+def movable() -> None:
+    """A dynamic importer pins; between pins the exporter moves the buffer."""
+    with Ref() as ref, ref.export(PAGE, ExportFlag.DYNAMIC | ExportFlag.EAGER) as buffer:
+        handle = ref.attach(buffer, Importer.IMP64, flags=DYNAMIC_IMPORTER)
+        for _ in range(MOVES):
+            ref.pin(handle)
+            ref.unpin(handle)
+            ref.move(buffer)
+        ref.detach(handle)
+
+
 SCENARIOS: Final[dict[str, Callable[[], None]]] = {
     "cycles": cycles,
     "racing": racing,
     "blocked": blocked,
+    "movable": movable,
 }
 
 

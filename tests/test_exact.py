@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dmabuf_trace import schema, trace
 from dmabuf_trace.cli.app import app
 from tests.counts import FTRACE, Recorded
-from tests.scenarios import BLOCKED, CYCLES, RACER_CYCLES, RACERS, RECORDINGS
+from tests.scenarios import BLOCKED, CYCLES, MOVES, RACER_CYCLES, RACERS, RECORDINGS
 from tests.vm import run_guest
 from tests.vm.kernels import KERNELS
 
@@ -83,6 +83,16 @@ def test_returns_that_found_no_room_were_counted(out: Path) -> None:
     assert missed > 0
     assert recorded.losses.sum() == missed
     assert recorded.count("map") + missed == BLOCKED == counted["module"]["map_ok"]
+
+
+def test_pins_and_moves_are_events(out: Path) -> None:
+    recorded, counted = read(out, "movable")
+
+    assert not recorded.losses.any()
+    for kind in ("pin", "unpin", "move"):
+        assert recorded.count(kind, ok=True) == MOVES, kind
+    rows = recorded.against_module(counted["module"]) + recorded.against_ftrace(counted["ftrace"])
+    assert [row for row in rows if row.counted != row.recorded] == []
 
 
 def test_groups_that_were_not_asked_for_are_not_observed(out: Path) -> None:
