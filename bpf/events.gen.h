@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit. */
+/* GENERATED from dmabuf_trace/schema.py by python -m bpf.generate: do not edit. */
 #ifndef DMABUF_TRACE_EVENTS_GEN_H
 #define DMABUF_TRACE_EVENTS_GEN_H
 

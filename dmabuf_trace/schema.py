@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every event, field, unit and loss cause: the one source.
 
-Owns the numbers that travel from the kernel to the recording. ``python -m dmabuf_trace.schema``
-writes ``bpf/events.gen.h`` (ids and structs for the BPF programs) and ``bpf/EVENTS.md`` (the
-reference for people) from this file; a test fails when they are stale. Must not know how events
-are loaded, paired or shown.
+Owns the numbers that travel from the kernel to the recording. ``python -m bpf.generate`` writes
+``bpf/events.gen.h`` (ids and structs for the BPF programs) and ``bpf/EVENTS.md`` (the reference for
+people) from this file; a test fails when they are stale. Must not know how events are loaded,
+paired or shown.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -436,107 +435,3 @@ HELD_DTYPE: Final = _dtype(HELD_FIELDS)
 
 LOSS_SHAPE: Final = (KIND_SLOTS, CAUSE_SLOTS)
 """Shape of the loss counters: ``losses[kind id, cause id]``, u64, cumulative since attach."""
-
-
-def _struct(name: str, fields: tuple[Field, ...], size: int) -> str:
-    lines = [f"struct {name} {{"]
-    for field in fields:
-        base, _, length = field.type.partition("[")
-        lines.append(f"\t{base} {field.name}{'[' + length if length else ''};\t/* {field.doc} */")
-    lines += ["};", f'_Static_assert(sizeof(struct {name}) == {size}, "no padding in {name}");', ""]
-    return "\n".join(lines)
-
-
-SNAPSHOT_RECORDS: Final = {
-    "Live buffers of a snapshot (`iter/dmabuf`)": FOUND_FIELDS,
-    "Holders of a snapshot (`iter/task_file`, `iter/task_vma`)": HELD_FIELDS,
-}
-
-_GENERATED = "GENERATED from dmabuf_trace/schema.py by python -m dmabuf_trace.schema: do not edit."
-
-
-def header() -> str:
-    """Text of ``bpf/events.gen.h``."""
-    parts = [
-        "/* SPDX-License-Identifier: GPL-2.0 */",
-        f"/* {_GENERATED} */",
-        "#ifndef DMABUF_TRACE_EVENTS_GEN_H",
-        "#define DMABUF_TRACE_EVENTS_GEN_H",
-        "",
-        _struct("event", EVENT_FIELDS, EVENT_DTYPE.itemsize),
-        _struct("name", NAME_FIELDS, NAME_DTYPE.itemsize),
-        _struct("found", FOUND_FIELDS, FOUND_DTYPE.itemsize),
-        _struct("held", HELD_FIELDS, HELD_DTYPE.itemsize),
-        "enum event_kind {",
-        *(f"\tEV_{kind.name.upper()} = {kind.id},\t/* {kind.doc} */" for kind in KINDS),
-        "};",
-        "",
-        "enum name_type {",
-        *(f"\tNAME_{name.upper()} = {number}," for name, number in NAME_TYPES.items()),
-        "};",
-        "",
-        "enum loss_cause {",
-        *(f"\tLOSS_{cause.name.upper()} = {cause.id},\t/* {cause.doc} */" for cause in CAUSES),
-        "};",
-        "",
-        f"#define KIND_SLOTS {KIND_SLOTS}",
-        f"#define CAUSE_SLOTS {CAUSE_SLOTS}",
-        f"#define UNKNOWN_STACK ({UNKNOWN_STACK})",
-        f"#define ATTACH_DYNAMIC {ATTACH_DYNAMIC}",
-        f"#define ATTACH_PEER2PEER {ATTACH_PEER2PEER}",
-        f"#define SYNC_END {SYNC_END}",
-        "",
-        "#endif",
-        "",
-    ]
-    return "\n".join(parts)
-
-
-def reference() -> str:
-    """Text of ``bpf/EVENTS.md``."""
-    lines = [
-        f"<!-- {_GENERATED} -->",
-        "# Events",
-        "",
-        f"Schema version {VERSION}. One record of {EVENT_DTYPE.itemsize} bytes per event, "
-        f"one of {NAME_DTYPE.itemsize} bytes per name.",
-        "",
-        "## Fields",
-        "",
-        "| field | type | meaning |",
-        "|---|---|---|",
-        *(f"| `{field.name}` | {field.type} | {field.doc} |" for field in EVENT_FIELDS),
-        "",
-        "## Kinds",
-    ]
-    for kind in KINDS:
-        lines += ["", f"### {kind.id} `{kind.name}`: {kind.doc}", "", f"Source: `{kind.source}`."]
-        timed, stack = "Timed" if kind.timed else "Not timed", "yes" if kind.stack else "no"
-        lines += [f"{timed}; kernel stack: {stack}.", ""]
-        for field in ("object", "value", "aux", "detail", "ret"):
-            if text := getattr(kind, field):
-                lines.append(f"- `{field}`: {text}")
-        if kind.caveat:
-            lines += ["", f"Caveat: {kind.caveat}."]
-    lines += ["", "## Names", "", "| field | type | meaning |", "|---|---|---|"]
-    lines += [f"| `{field.name}` | {field.type} | {field.doc} |" for field in NAME_FIELDS]
-    lines += [
-        "",
-        "Types: " + ", ".join(f"{number} {name}" for name, number in NAME_TYPES.items()) + ".",
-    ]
-    for title, fields in SNAPSHOT_RECORDS.items():
-        lines += ["", f"## {title}", "", "| field | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{field.name}` | {field.type} | {field.doc} |" for field in fields]
-    lines += ["", "## Loss", "", "| cause | what it means | what helps |", "|---|---|---|"]
-    lines += [f"| `{cause.name}` | {cause.doc} | {cause.hint} |" for cause in CAUSES]
-    return "\n".join([*lines, ""])
-
-
-def generated(root: Path) -> dict[Path, str]:
-    """Paths below a source tree and the text that each must have."""
-    return {root / "bpf" / "events.gen.h": header(), root / "bpf" / "EVENTS.md": reference()}
-
-
-if __name__ == "__main__":
-    for path, text in generated(Path(__file__).resolve().parent.parent).items():
-        path.write_text(text)

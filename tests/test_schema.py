@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from bpf.generate import generated
 from dmabuf_trace import schema
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.probes import GROUPS, PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
-GENERATED = schema.generated(ROOT)
+GENERATED = generated(ROOT)
 
 
 @pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
 def test_committed_files_are_what_the_schema_generates(path: Path) -> None:
-    assert path.read_text() == GENERATED[path], "run: python -m dmabuf_trace.schema"
+    assert path.read_text() == GENERATED[path], "run: python -m bpf.generate"
 
 
 def test_records_have_no_padding_and_fit_the_ring() -> None:
