@@ -26,6 +26,7 @@ from dmabuf_trace.capture import Batch, Capture
 from dmabuf_trace.errors import CommandNotExecutableError, CommandNotFoundError, OutputError
 
 DRAIN_SECONDS: Final = 0.02
+BATCHES: Final = 64
 LOSS_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 2.0
@@ -135,15 +136,31 @@ class Follower:
         self._lost = lost
         self._losses_due = 0.0
 
-    def drain(self) -> None:
-        """Hand on all that has come."""
-        while len((batch := self.capture.drain()).events) or len(batch.names):
+    def drain(self) -> bool:
+        """Hand on what has come; whether there may be more.
+
+        Bounded, so that events which come as fast as they are handed on don't keep the loop from
+        seeing a signal.
+        """
+        more = True
+        for _ in range(BATCHES):
+            batch = self.capture.drain()
+            more = bool(len(batch.events) or len(batch.names))
+            if not more:
+                break
             if len(batch.events):
                 self.last_event = time.monotonic()
                 self.events += len(batch.events)
             self._sink(batch)
         if time.monotonic() >= self._losses_due:
             self.count_losses()
+        return more
+
+    def finish(self) -> None:
+        """Hand on the rest, after the probes were detached, and read the last counters."""
+        while self.drain():
+            pass
+        self.count_losses()
 
     def count_losses(self) -> None:
         """Read the counters."""

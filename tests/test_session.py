@@ -33,11 +33,12 @@ class ScriptedCapture:
         self._on_drain = on_drain
         self.loader = self
         self.detached = False
+        self.always = 0
         self.lost = np.zeros(schema.LOSS_SHAPE, np.uint64)
 
     def drain(self) -> Batch:
         self._on_drain()
-        size = self._sizes.pop(0) if self._sizes else 0
+        size = self._sizes.pop(0) if self._sizes else self.always
         return Batch(NO_NAMES, np.zeros(size, schema.EVENT_DTYPE))
 
     def losses(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
@@ -97,6 +98,20 @@ def test_a_signal_ends_a_recording_of_the_whole_system() -> None:
     capture = ScriptedCapture(on_drain=lambda: os.kill(os.getpid(), signal.SIGINT))
     ending, _ = run(capture)
     assert ending == Ending("SIGINT", 0)
+
+
+def test_events_without_end_do_not_keep_a_signal_out() -> None:
+    capture = ScriptedCapture()
+    capture.always = 1
+    ending, follower = run(capture, duration=0)
+    assert ending == Ending("duration over", 0)
+    assert follower.events > 0
+
+
+def test_the_rest_is_handed_on_to_the_last_event() -> None:
+    follower = Follower(cast("Capture", ScriptedCapture(*[1] * 1000)), lambda _: None)
+    follower.finish()
+    assert follower.events == 1000
 
 
 def test_a_signal_is_passed_on_and_what_the_command_does_then_is_seen(tmp_path: Path) -> None:

@@ -226,8 +226,7 @@ def trace(
         follower = Follower(capture, show)
         ending = follow(follower, arguments, _seconds(duration))
         capture.detach()
-        follower.drain()
-        follower.count_losses()
+        follower.finish()
     for line in _loss_lines(follower.losses):
         note(f"LOST: {line}")
     note(f"{follower.events} events, {_lost(follower.losses)} lost")
