@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.counts import Recorded
-from tests.vm import run_guest
+from tests.vm import Machine, run_guest
 from tests.weather import Result
 
 
@@ -82,7 +82,10 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What tests.weather leaves, from one guest."""
     path = tmp_path_factory.mktemp("weather")
     command = ["python3", "-m", "tests.weather", "/out"]
-    done = run_guest("6.12", command, timeout=600, shares={"/out": path}, module=True)
+    # probes go while other processors run through them, which only one emulating thread survives
+    machine = Machine(single_threaded=True)
+    shares = {"/out": path}
+    done = run_guest("6.12", command, timeout=900, machine=machine, shares=shares, module=True)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -135,6 +138,18 @@ def test_the_commands_own_failure_is_passed_on(results: dict[str, Result], out: 
     assert results["killed"]["status"] == 128 + 9
     for name in ("fails", "killed"):
         assert Recorded(out / f"{name}.dbt").cut is None
+
+
+@pytest.mark.guest
+def test_a_full_disk_costs_the_rest_of_the_recording_only(
+    results: dict[str, Result], out: Path
+) -> None:
+    assert results["disk full"]["status"] == 2
+    assert "No space left on device" in one_line(str(results["disk full"]["stderr"]))
+    assert (out / "ran-to-its-end").exists()
+    recorded = Recorded(out / "full.dbt")
+    assert recorded.cut is not None
+    assert recorded.count("export") > 100
 
 
 @pytest.mark.guest

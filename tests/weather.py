@@ -62,6 +62,17 @@ def commands(out: Path) -> dict[str, Result]:
     }
 
 
+def disk_full(out: Path) -> dict[str, Result]:
+    """A file system that fills up while events pour in; the command must not suffer."""
+    small = Path("/tmp/small")  # noqa: S108
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(small)], check=True)
+    done = f"python3 -m tests.scenarios cycles && touch {out}/ran-to-its-end"
+    result = run(TRACE, "record", "-o", f"{small}/full.dbt", "--", "sh", "-c", done)
+    shutil.copy(small / "full.dbt", out)
+    return {"disk full": result}
+
+
 class Recorder:
     """``record`` of the whole system, in the background and attached."""
 
@@ -125,7 +136,7 @@ def main(arguments: Sequence[str]) -> None:
     """All cases."""
     out = Path(arguments[0])
     load(Path("/opt/kmod/dmabuf_ref.ko"))
-    results = refusals(out) | commands(out) | endings(out) | traces()
+    results = refusals(out) | commands(out) | disk_full(out) | endings(out) | traces()
     (out / "results.json").write_text(json.dumps(results))
 
 
