@@ -162,7 +162,6 @@ static long (*const bpf_ringbuf_output)(void *ring, void *data, u64 size, u64 fl
 #define MAX_STRINGS 8192
 #define MAX_THREADS 16384
 #define MAX_STACKS 4096
-#define STACK_DEPTH 48
 
 #define MAP_TYPE(number) int (*type)[number]
 #define MAP_ENTRIES(number) int (*max_entries)[number]
@@ -195,7 +194,7 @@ struct {
 
 struct {
 	MAP_TYPE(MAP_RINGBUF);
-	MAP_ENTRIES(1 << 20);
+	MAP_ENTRIES(NAME_RING_BYTES);
 } names SEC(".maps");
 
 struct {

@@ -100,6 +100,8 @@ enum loss_cause {
 
 #define KIND_SLOTS 32
 #define CAUSE_SLOTS 8
+#define NAME_RING_BYTES 1048576
+#define STACK_DEPTH 48
 #define UNKNOWN_STACK (-1)
 #define ATTACH_DYNAMIC 1
 #define ATTACH_PEER2PEER 2

@@ -55,6 +55,8 @@ def header() -> str:
         "",
         f"#define KIND_SLOTS {schema.KIND_SLOTS}",
         f"#define CAUSE_SLOTS {schema.CAUSE_SLOTS}",
+        f"#define NAME_RING_BYTES {schema.NAME_RING_BYTES}",
+        f"#define STACK_DEPTH {schema.STACK_DEPTH}",
         f"#define UNKNOWN_STACK ({schema.UNKNOWN_STACK})",
         f"#define ATTACH_DYNAMIC {schema.ATTACH_DYNAMIC}",
         f"#define ATTACH_PEER2PEER {schema.ATTACH_PEER2PEER}",

@@ -20,8 +20,6 @@ from dmabuf_trace.ring import Ring
 from dmabuf_trace.version import VERSION
 
 DEFAULT_RING_BYTES: Final = 8 << 20
-NAME_RING_BYTES: Final = 1 << 20
-"""As bpf/dialect.bpf.h sets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,9 @@ class Capture:
         self.loader = CoreLoader(wanted, ring_bytes=options.ring_bytes, maxactive=options.maxactive)
         try:
             self.loader.require()
-            self._names = Ring(self.loader.map_fd("names"), NAME_RING_BYTES, schema.NAME_DTYPE)
+            self._names = Ring(
+                self.loader.map_fd("names"), schema.NAME_RING_BYTES, schema.NAME_DTYPE
+            )
             self._events = Ring(
                 self.loader.map_fd("events"), options.ring_bytes, schema.EVENT_DTYPE
             )

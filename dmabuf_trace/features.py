@@ -56,9 +56,9 @@ def _root() -> Feature:
 
 
 def _btf() -> Feature:
-    path = Path("/sys/kernel/btf/vmlinux")
-    detail = str(path) if path.exists() else "no /sys/kernel/btf/vmlinux"
-    return Feature("kernel BTF", path.exists(), detail, NOTHING, needed=True)
+    found = iterators.BTF.exists()
+    detail = f"{'' if found else 'no '}{iterators.BTF}"
+    return Feature("kernel BTF", found, detail, NOTHING, needed=True)
 
 
 def _symbols() -> Feature:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 VERSION: Final = 1
 """Version of the schema; a reader refuses recordings of a newer one."""
@@ -405,6 +406,12 @@ WHOLE_EVENT_CAUSES: Final = (
 
 KIND_SLOTS, CAUSE_SLOTS = 32, 8
 
+NAME_RING_BYTES: Final = 1 << 20
+"""Size of the ring for names."""
+
+STACK_DEPTH: Final = 48
+"""Frames kept of a kernel stack."""
+
 DIRECTIONS: Final = ("bidirectional", "to_device", "from_device", "none")
 """enum dma_data_direction (include/linux/dma-direction.h), by value."""
 
@@ -435,3 +442,8 @@ HELD_DTYPE: Final = _dtype(HELD_FIELDS)
 
 LOSS_SHAPE: Final = (KIND_SLOTS, CAUSE_SLOTS)
 """Shape of the loss counters: ``losses[kind id, cause id]``, u64, cumulative since attach."""
+
+
+def lost_events(losses: NDArray[np.uint64]) -> int:
+    """Whole events lost, from counters of :data:`LOSS_SHAPE`."""
+    return int(losses[:, [CAUSE[cause] for cause in WHOLE_EVENT_CAUSES]].sum())

@@ -177,8 +177,7 @@ class Trace:
     @cached_property
     def lost_events(self) -> int:
         """Events that are missing from the recording."""
-        columns = [schema.CAUSE[cause] for cause in schema.WHOLE_EVENT_CAUSES]
-        return int(self.losses[:, columns].sum())
+        return schema.lost_events(self.losses)
 
     # tables
 

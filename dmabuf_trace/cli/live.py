@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,8 +81,8 @@ def _missing(capture: Capture) -> None:
             note(f"not observed: {attached.reason}; {attached.probe.without}")
 
 
-def _loss_lines(losses: NDArray[np.uint64]) -> Iterator[str]:
-    """What was lost, a line a cause."""
+def _lost(losses: NDArray[np.uint64]) -> int:
+    """Say what was lost, a line a cause; the number of whole events."""
     from dmabuf_trace import schema
 
     for cause in schema.CAUSES:
@@ -91,14 +91,8 @@ def _loss_lines(losses: NDArray[np.uint64]) -> Iterator[str]:
         }
         parts = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
         if parts:
-            yield f"{cause.doc} ({parts})" + (f"; {cause.hint}" if cause.hint else "")
-
-
-def _lost(losses: NDArray[np.uint64]) -> int:
-    """Whole events lost."""
-    from dmabuf_trace import schema
-
-    return sum(int(losses[:, schema.CAUSE[cause]].sum()) for cause in schema.WHOLE_EVENT_CAUSES)
+            note(f"LOST: {cause.doc} ({parts})" + (f"; {cause.hint}" if cause.hint else ""))
+    return schema.lost_events(losses)
 
 
 @app.command()
@@ -115,16 +109,7 @@ def doctor(
     works = all(feature.found for feature in features if feature.needed)
     system = os.uname()
     if as_json:
-        rows = [
-            {
-                "name": feature.name,
-                "found": feature.found,
-                "detail": feature.detail,
-                "without": feature.without,
-                "needed": feature.needed,
-            }
-            for feature in features
-        ]
+        rows = [asdict(feature) for feature in features]
         print(json.dumps({"release": system.release, "works": works, "features": rows}, indent=2))
     else:
         print(f"kernel {system.release} {system.machine}")
@@ -169,13 +154,9 @@ def record(
             note("recording, Ctrl-C to stop")
 
     outcome = run(options, attached)
-    for line in _loss_lines(outcome.losses):
-        note(f"LOST: {line}")
+    lost = _lost(outcome.losses)
     size = path.stat().st_size
-    note(
-        f"{outcome.events} events in {outcome.seconds:.1f} s, {_lost(outcome.losses)} lost, "
-        f"{size} bytes in {path}"
-    )
+    note(f"{outcome.events} events in {outcome.seconds:.1f} s, {lost} lost, {size} bytes in {path}")
     if outcome.ending.reason != "command ended":
         note(f"ended by {outcome.ending.reason}")
     if command and outcome.ending.status:
@@ -227,7 +208,6 @@ def trace(
         ending = follow(follower, arguments, _seconds(duration))
         capture.detach()
         follower.finish()
-    for line in _loss_lines(follower.losses):
-        note(f"LOST: {line}")
-    note(f"{follower.events} events, {_lost(follower.losses)} lost")
+    lost = _lost(follower.losses)
+    note(f"{follower.events} events, {lost} lost")
     raise typer.Exit(ending.status)

@@ -20,7 +20,6 @@ from dmabuf_trace.loader.libbpf import Libbpf, ProgramInfo
 from dmabuf_trace.probes import Probe
 
 DEFAULT_MAXACTIVE: Final = 1024
-MAX_FRAMES: Final = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +179,7 @@ class CoreLoader:
 
     def stack(self, stack_id: int) -> list[int]:
         """Return addresses of a kernel stack, innermost first; empty where it is not known."""
-        frames = (ctypes.c_uint64 * MAX_FRAMES)()
+        frames = (ctypes.c_uint64 * schema.STACK_DEPTH)()
         key = ctypes.c_uint32(stack_id)
         if self._lib.bpf_map_lookup_elem(self.map_fd("stacks"), ctypes.byref(key), frames):
             return []
