@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.counts import Recorded
-from tests.vm import Machine, run_guest
+from tests.vm import run_guest
 from tests.weather import Result
 
 
@@ -82,10 +82,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What tests.weather leaves, from one guest."""
     path = tmp_path_factory.mktemp("weather")
     command = ["python3", "-m", "tests.weather", "/out"]
-    # probes go while other processors run through them, which only one emulating thread survives
-    machine = Machine(single_threaded=True)
-    shares = {"/out": path}
-    done = run_guest("6.12", command, timeout=900, machine=machine, shares=shares, module=True)
+    done = run_guest("6.12", command, timeout=900, shares={"/out": path}, module=True)
     assert done.returncode == 0, done.stderr
     return path
 
