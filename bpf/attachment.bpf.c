@@ -13,6 +13,7 @@ INLINE void on_attach(void *ctx, struct call *call, u64 returned)
 	bool peer2peer = 0;
 
 	event.buffer = dmabuf_inode((struct dma_buf *)call->first);
+	learn_buffer((struct dma_buf *)call->first, event.buffer);
 	event.value = call->second;
 	event.aux = intern_device((struct device *)call->second, EV_ATTACH);
 	if (call->third)
@@ -23,8 +24,7 @@ INLINE void on_attach(void *ctx, struct call *call, u64 returned)
 		if (peer2peer)
 			event.detail |= ATTACH_PEER2PEER;
 	}
-	event.stack = kernel_stack(ctx, EV_ATTACH);
-	emit(&event, call->ts);
+	emit(ctx, &event, call->ts);
 }
 
 PROBE(attach_entry)
@@ -52,46 +52,73 @@ INLINE void describe(struct event *event, struct dma_buf_attachment *attachment)
 	READ(device, attachment->dev);
 	event->object = (u64)attachment;
 	event->buffer = dmabuf_inode(dmabuf);
+	if (event->kind == EV_MAP)
+		learn_buffer(dmabuf, event->buffer);
 	event->aux = device_id(device, event->kind);
 }
 
 /* void dma_buf_detach(struct dma_buf *, struct dma_buf_attachment *) */
-INLINE void on_detach(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
+INLINE void on_detach(void *ctx, struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
 {
-	struct event event = { .kind = EV_DETACH, .stack = UNKNOWN_STACK };
+	struct event event = { .kind = EV_DETACH };
 
-	/* the error path of a dynamic attach (6.1, 6.12): nobody ever had this attachment */
-	if (call_under_way(EV_ATTACH, (u64)dmabuf))
+	/*
+	 * The error path of a dynamic attach: nobody ever had this attachment. Not asked elsewhere,
+	 * as an attach whose return was missed would hide the detach.
+	 */
+	if (keeps_tables(attachment) && call_under_way(EV_ATTACH, (u64)dmabuf))
 		return;
 	describe(&event, attachment);
-	emit(&event, 0);
+	emit(ctx, &event, 0);
 }
 
 PROBE(detach_entry)
 {
-	on_detach((struct dma_buf *)ARG1(ctx), (struct dma_buf_attachment *)ARG2(ctx));
+	on_detach(ctx, (struct dma_buf *)ARG1(ctx), (struct dma_buf_attachment *)ARG2(ctx));
+	return 0;
+}
+
+/*
+ * TP_PROTO(struct dma_buf *, struct dma_buf_attachment *, bool is_dynamic, struct device *), 7.0+.
+ * Between the exporter's detach and the kfree() of the attachment: its address is not used again
+ * before. A call that the kernel refuses with a warning, for a buffer that the attachment does not
+ * belong to, detaches nothing and does not come here.
+ */
+TRACEPOINT(detach_point)
+{
+	on_detach(ctx, (struct dma_buf *)TP_ARG(ctx, 0), (struct dma_buf_attachment *)TP_ARG(ctx, 1));
 	return 0;
 }
 
 /* struct sg_table *dma_buf_map_attachment(struct dma_buf_attachment *, enum dma_data_direction) */
-INLINE void on_map(struct call *call, u64 returned)
+INLINE void on_map(void *ctx, struct call *call, u64 returned)
 {
 	struct event event = {
 		.kind = EV_MAP,
 		.ret = pointer_error(returned),
 		.detail = call->second,
-		.stack = UNKNOWN_STACK,
 	};
+	struct sg_table *table = (void *)returned;
+	u32 entries = 0;
 
 	describe(&event, (struct dma_buf_attachment *)call->first);
-	if (!event.ret)
+	if (!event.ret) {
 		event.value = returned;
-	emit(&event, call->ts);
+		READ(entries, table->nents);
+		if (entries > MAX_ENTRIES)
+			entries = MAX_ENTRIES;
+		event.detail |= entries << MAP_ENTRIES_SHIFT;
+		if (call->third == returned)
+			event.detail |= MAP_CACHED;
+	}
+	emit(ctx, &event, call->ts);
 }
 
+/* Up to 6.1 an importer may call without the lock: what was kept is known at the entry only. */
 PROBE(map_entry)
 {
-	call_enter(EV_MAP, ARG1(ctx), (u32)ARG2(ctx), 0);
+	call_enter(EV_MAP, ARG1(ctx), (u32)ARG2(ctx),
+		   kept_table((struct dma_buf_attachment *)ARG1(ctx)));
 	return 0;
 }
 
@@ -100,7 +127,7 @@ PROBE(map_return)
 	struct call call;
 
 	if (call_return(EV_MAP, &call))
-		on_map(&call, RETURNED(ctx));
+		on_map(ctx, &call, RETURNED(ctx));
 	return 0;
 }
 
@@ -108,32 +135,33 @@ PROBE(map_return)
  * void dma_buf_unmap_attachment(struct dma_buf_attachment *, struct sg_table *,
  *				 enum dma_data_direction)
  */
-INLINE void on_unmap(struct dma_buf_attachment *attachment, u64 table, u32 direction)
+INLINE void on_unmap(void *ctx, struct dma_buf_attachment *attachment, u64 table, u32 direction)
 {
 	struct event event = {
 		.kind = EV_UNMAP,
 		.value = table,
 		.detail = direction,
-		.stack = UNKNOWN_STACK,
 	};
 
+	if (table && kept_table(attachment) == table)
+		event.detail |= MAP_CACHED;
 	describe(&event, attachment);
-	emit(&event, 0);
+	emit(ctx, &event, 0);
 }
 
 PROBE(unmap_entry)
 {
-	on_unmap((struct dma_buf_attachment *)ARG1(ctx), ARG2(ctx), ARG3(ctx));
+	on_unmap(ctx, (struct dma_buf_attachment *)ARG1(ctx), ARG2(ctx), ARG3(ctx));
 	return 0;
 }
 
 /* int dma_buf_pin(struct dma_buf_attachment *) */
-INLINE void on_pin(u32 kind, struct dma_buf_attachment *attachment, u64 begin, s32 ret)
+INLINE void on_pin(void *ctx, u32 kind, struct dma_buf_attachment *attachment, u64 begin, s32 ret)
 {
-	struct event event = { .kind = kind, .ret = ret, .stack = UNKNOWN_STACK };
+	struct event event = { .kind = kind, .ret = ret };
 
 	describe(&event, attachment);
-	emit(&event, begin);
+	emit(ctx, &event, begin);
 }
 
 PROBE(pin_entry)
@@ -147,13 +175,13 @@ PROBE(pin_return)
 	struct call call;
 
 	if (call_return(EV_PIN, &call))
-		on_pin(EV_PIN, (struct dma_buf_attachment *)call.first, call.ts, RETURNED(ctx));
+		on_pin(ctx, EV_PIN, (struct dma_buf_attachment *)call.first, call.ts, RETURNED(ctx));
 	return 0;
 }
 
 /* void dma_buf_unpin(struct dma_buf_attachment *) */
 PROBE(unpin_entry)
 {
-	on_pin(EV_UNPIN, (struct dma_buf_attachment *)ARG1(ctx), 0, 0);
+	on_pin(ctx, EV_UNPIN, (struct dma_buf_attachment *)ARG1(ctx), 0, 0);
 	return 0;
 }

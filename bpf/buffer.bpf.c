@@ -1,6 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /* A buffer's life: export and release. */
 
+/* What holder.bpf.c tells a dma-buf's file by: here is one for certain. */
+INLINE void learn_fops(struct dma_buf *dmabuf)
+{
+	u64 *known = dmabuf_fops_find(), fops = 0;
+	struct file *file = 0;
+
+	READ(file, dmabuf->file);
+	READ(fops, file->f_op);
+	if (known && *known != fops)
+		*known = fops;
+}
+
 INLINE void on_export(void *ctx, struct call *call, u64 returned)
 {
 	struct dma_buf_export_info *info = (void *)call->first;
@@ -17,9 +29,10 @@ INLINE void on_export(void *ctx, struct call *call, u64 returned)
 	if (!event.ret) {
 		event.object = returned;
 		event.buffer = dmabuf_inode((struct dma_buf *)returned);
+		learn_buffer((struct dma_buf *)returned, event.buffer);
+		learn_fops((struct dma_buf *)returned);
 	}
-	event.stack = kernel_stack(ctx, EV_EXPORT);
-	emit(&event, call->ts);
+	emit(ctx, &event, call->ts);
 }
 
 PROBE(export_entry)
@@ -38,20 +51,19 @@ PROBE(export_return)
 }
 
 /* struct dma_buf *dma_buf_get(int fd) */
-INLINE void on_get(struct call *call, u64 returned)
+INLINE void on_get(void *ctx, struct call *call, u64 returned)
 {
 	struct event event = {
 		.kind = EV_GET,
 		.detail = call->first,
 		.ret = pointer_error(returned),
-		.stack = UNKNOWN_STACK,
 	};
 
 	if (!event.ret) {
 		event.object = returned;
 		event.buffer = dmabuf_inode((struct dma_buf *)returned);
 	}
-	emit(&event, call->ts);
+	emit(ctx, &event, call->ts);
 }
 
 PROBE(get_entry)
@@ -65,25 +77,53 @@ PROBE(get_return)
 	struct call call;
 
 	if (call_return(EV_GET, &call))
-		on_get(&call, RETURNED(ctx));
+		on_get(ctx, &call, RETURNED(ctx));
 	return 0;
 }
 
 /* void dma_buf_invalidate_mappings(struct dma_buf *), up to 7.0 dma_buf_move_notify() */
 PROBE(move_entry)
 {
-	struct event event = { .kind = EV_MOVE, .stack = UNKNOWN_STACK };
+	struct event event = { .kind = EV_MOVE };
 
 	event.object = ARG1(ctx);
 	event.buffer = dmabuf_inode((struct dma_buf *)event.object);
-	emit(&event, 0);
+	emit(ctx, &event, 0);
 	return 0;
 }
 
-/* int dma_buf_file_release(struct inode *, struct file *): the last moment with a valid inode */
-INLINE void on_release(struct inode *inode, struct file *file)
+#define PF_WQ_WORKER 0x00000020	/* include/linux/sched.h */
+#define PF_KTHREAD 0x00200000
+#define RELEASE_DEPTH 8	/* of __fput()'s caller is the third frame or so */
+
+/* Where the last reference was dropped: task work is told by its function among the callers. */
+INLINE u32 release_context(void *ctx)
 {
-	struct event event = { .kind = EV_RELEASE, .stack = UNKNOWN_STACK };
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct config *config = config_find();
+	u64 callers[RELEASE_DEPTH] = {};
+	u32 flags = 0, i;
+
+	READ(flags, task->flags);
+	if (flags & PF_WQ_WORKER)
+		return CONTEXT_KERNEL_WORKER;
+	if (flags & PF_KTHREAD)
+		return CONTEXT_KERNEL_THREAD;
+	if (!config || !config->task_work_begin)
+		return CONTEXT_UNKNOWN;
+	if (bpf_get_stack(ctx, callers, sizeof(callers), 0) < 0)
+		return CONTEXT_UNKNOWN;
+#pragma unroll
+	for (i = 0; i < RELEASE_DEPTH; i++)
+		if (callers[i] > config->task_work_begin && callers[i] <= config->task_work_end)
+			return CONTEXT_TASK_WORK;
+	return CONTEXT_TASK;
+}
+
+/* int dma_buf_file_release(struct inode *, struct file *): the last moment with a valid inode */
+INLINE void on_release(void *ctx, struct inode *inode, struct file *file)
+{
+	struct event event = { .kind = EV_RELEASE };
 	unsigned long number = 0;
 
 	READ(event.object, file->private_data);
@@ -91,11 +131,13 @@ INLINE void on_release(struct inode *inode, struct file *file)
 		return;	/* a failed export gives its file back: there was no buffer */
 	READ(number, inode->i_ino);
 	event.buffer = number;
-	emit(&event, 0);
+	event.detail = release_context(ctx);
+	forget_buffer((struct dma_buf *)event.object, number);
+	emit(ctx, &event, 0);
 }
 
 PROBE(release_entry)
 {
-	on_release((struct inode *)ARG1(ctx), (struct file *)ARG2(ctx));
+	on_release(ctx, (struct inode *)ARG1(ctx), (struct file *)ARG2(ctx));
 	return 0;
 }

@@ -10,8 +10,12 @@ from pathlib import Path
 
 from setuptools.command.build_py import build_py
 
-PARTS = ("dmabuf_trace", "snapshot")
-"""Programs that are loaded together: each PART.bpf.c makes an object per architecture."""
+PARTS = {
+    "dmabuf_trace": ("dmabuf_trace.bpf.c",),
+    "dmabuf_trace_fentry": ("dmabuf_trace.bpf.c", "-DFENTRY"),
+    "snapshot": ("snapshot.bpf.c",),
+}
+"""Programs that are loaded together: an object per architecture, from a source and its flags."""
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 """Machine, as ``os.uname()`` names it, and its name in ``__TARGET_ARCH_*``."""
 
@@ -41,7 +45,7 @@ def compile_objects(source: Path, target: Path) -> list[Path]:
     for part, machine in OBJECTS:
         out = target / object_name(part, machine)
         arch = f"-D__TARGET_ARCH_{ARCHITECTURES[machine]}"
-        command = [clang, *FLAGS, "-fdebug-compilation-dir=.", arch, "-c", f"{part}.bpf.c"]
+        command = [clang, *FLAGS, "-fdebug-compilation-dir=.", arch, "-c", *PARTS[part]]
         done = subprocess.run([*command, "-o", str(out.resolve())], cwd=source, check=False)
         if done.returncode:
             sys.exit(f"dmabuf-trace: the BPF programs don't compile for {machine}: see above")

@@ -4,8 +4,11 @@
 #include "dialect.bpf.h"
 #include "emit.bpf.h"
 
+#include "wait.bpf.c"
+#include "operation.bpf.c"
 #include "buffer.bpf.c"
 #include "holder.bpf.c"
 #include "attachment.bpf.c"
 #include "ioctl.bpf.c"
 #include "kernel_access.bpf.c"
+#include "process.bpf.c"

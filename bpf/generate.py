@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from dmabuf_trace import schema
+from dmabuf_trace import kinds, schema
 
 
 def _struct(name: str, fields: tuple[schema.Field, ...], size: int) -> str:
@@ -23,6 +23,12 @@ SNAPSHOT_RECORDS: Final = {
     "Holders of a snapshot (`iter/task_file`, `iter/task_vma`)": schema.HELD_FIELDS,
 }
 
+_STACKS: Final = {
+    kinds.ALWAYS: "kernel stack by default, others on request",
+    kinds.ASKED: "on request",
+    "": "none",
+}
+
 _GENERATED = "GENERATED from dmabuf_trace/schema.py by python -m bpf.generate: do not edit."
 
 
@@ -36,10 +42,25 @@ def header() -> str:
         "",
         _struct("event", schema.EVENT_FIELDS, schema.EVENT_DTYPE.itemsize),
         _struct("name", schema.NAME_FIELDS, schema.NAME_DTYPE.itemsize),
+        _struct("config", schema.CONFIG_FIELDS, schema.CONFIG_DTYPE.itemsize),
         _struct("found", schema.FOUND_FIELDS, schema.FOUND_DTYPE.itemsize),
         _struct("held", schema.HELD_FIELDS, schema.HELD_DTYPE.itemsize),
         "enum event_kind {",
         *(f"\tEV_{kind.name.upper()} = {kind.id},\t/* {kind.doc} */" for kind in schema.KINDS),
+        "};",
+        "",
+        "enum operation {",
+        *(
+            f"\tOPERATION_{name.upper()} = {number},"
+            for number, name in enumerate(kinds.OPERATIONS, 1)
+        ),
+        "};",
+        "",
+        "enum context {",
+        *(
+            f"\tCONTEXT_{name.upper().replace(' ', '_')} = {number},"
+            for number, name in enumerate(schema.CONTEXTS)
+        ),
         "};",
         "",
         "enum name_type {",
@@ -53,14 +74,23 @@ def header() -> str:
         ),
         "};",
         "",
+        *(f"#define FILTER_{name.upper()} {bit}" for name, bit in schema.FILTERS.items()),
         f"#define KIND_SLOTS {schema.KIND_SLOTS}",
         f"#define CAUSE_SLOTS {schema.CAUSE_SLOTS}",
-        f"#define NAME_RING_BYTES {schema.NAME_RING_BYTES}",
         f"#define STACK_DEPTH {schema.STACK_DEPTH}",
+        *(
+            f"#ifndef MAX_{name.upper()}\n#define MAX_{name.upper()} {size}\n#endif"
+            for name, size in schema.MAP_ENTRIES.items()
+        ),
         f"#define UNKNOWN_STACK ({schema.UNKNOWN_STACK})",
         f"#define ATTACH_DYNAMIC {schema.ATTACH_DYNAMIC}",
         f"#define ATTACH_PEER2PEER {schema.ATTACH_PEER2PEER}",
         f"#define SYNC_END {schema.SYNC_END}",
+        f"#define MAP_CACHED {schema.MAP_CACHED}",
+        f"#define MAP_ENTRIES_SHIFT {schema.MAP_ENTRIES_SHIFT}",
+        f"#define MAX_ENTRIES {schema.MAX_ENTRIES:#x}",
+        f"#define FD_DUP2 {schema.FD_DUP2}",
+        f"#define FENCE_TIMED_OUT {schema.FENCE_TIMED_OUT}",
         "",
         "#endif",
         "",
@@ -87,8 +117,8 @@ def reference() -> str:
     ]
     for kind in schema.KINDS:
         lines += ["", f"### {kind.id} `{kind.name}`: {kind.doc}", "", f"Source: `{kind.source}`."]
-        timed, stack = "Timed" if kind.timed else "Not timed", "yes" if kind.stack else "no"
-        lines += [f"{timed}; kernel stack: {stack}.", ""]
+        timed, stack = "Timed" if kind.timed else "Not timed", _STACKS[kind.stack]
+        lines += [f"{timed}; stacks: {stack}.", ""]
         for field in ("object", "value", "aux", "detail", "ret"):
             if text := getattr(kind, field):
                 lines.append(f"- `{field}`: {text}")

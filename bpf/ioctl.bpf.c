@@ -10,9 +10,9 @@
 #define IOCTL_EXPORT_SYNC_FILE 0xc0086202
 #define IOCTL_IMPORT_SYNC_FILE 0x40086203
 
-INLINE void on_sync(u64 inode, u64 argument, u64 begin, s32 ret)
+INLINE void on_sync(void *ctx, u64 inode, u64 argument, u64 begin, s32 ret)
 {
-	struct event event = { .kind = EV_CPU_BEGIN, .ret = ret, .stack = UNKNOWN_STACK };
+	struct event event = { .kind = EV_CPU_BEGIN, .ret = ret };
 	u64 flags = 0;
 
 	/* at the return the page is resident: the ioctl itself has read it */
@@ -24,12 +24,12 @@ INLINE void on_sync(u64 inode, u64 argument, u64 begin, s32 ret)
 		event.kind = EV_CPU_END;
 	event.buffer = inode;
 	event.detail = flags;
-	emit(&event, begin);
+	emit(ctx, &event, begin);
 }
 
-INLINE void on_set_name(struct file *file, u64 inode, u64 begin, s32 ret)
+INLINE void on_set_name(void *ctx, struct file *file, u64 inode, u64 begin, s32 ret)
 {
-	struct event event = { .kind = EV_SET_NAME, .ret = ret, .stack = UNKNOWN_STACK };
+	struct event event = { .kind = EV_SET_NAME, .ret = ret };
 	struct dma_buf *dmabuf = 0;
 	const char *text = 0;
 
@@ -37,13 +37,13 @@ INLINE void on_set_name(struct file *file, u64 inode, u64 begin, s32 ret)
 	READ(text, dmabuf->name);
 	event.buffer = inode;
 	event.aux = intern_text(text, NAME_BUFFER, EV_SET_NAME);
-	emit(&event, begin);
+	emit(ctx, &event, begin);
 }
 
 /* struct dma_buf_{export,import}_sync_file { __u32 flags; __s32 fd; } */
-INLINE void on_sync_file(u32 kind, u64 inode, u64 argument, u64 begin, s32 ret)
+INLINE void on_sync_file(void *ctx, u32 kind, u64 inode, u64 argument, u64 begin, s32 ret)
 {
-	struct event event = { .kind = kind, .ret = ret, .stack = UNKNOWN_STACK };
+	struct event event = { .kind = kind, .ret = ret };
 	struct {
 		u32 flags;
 		s32 fd;
@@ -56,7 +56,7 @@ INLINE void on_sync_file(u32 kind, u64 inode, u64 argument, u64 begin, s32 ret)
 	event.buffer = inode;
 	event.detail = given.flags;
 	event.value = given.fd;
-	emit(&event, begin);
+	emit(ctx, &event, begin);
 }
 
 /* long dma_buf_ioctl(struct file *file, unsigned int cmd, unsigned long arg) */
@@ -78,17 +78,17 @@ PROBE(ioctl_return)
 	inode = file_inode(file);
 	switch (call.second) {
 	case IOCTL_SYNC:
-		on_sync(inode, call.third, call.ts, RETURNED(ctx));
+		on_sync(ctx, inode, call.third, call.ts, RETURNED(ctx));
 		break;
 	case IOCTL_SET_NAME_A:
 	case IOCTL_SET_NAME_B:
-		on_set_name(file, inode, call.ts, RETURNED(ctx));
+		on_set_name(ctx, file, inode, call.ts, RETURNED(ctx));
 		break;
 	case IOCTL_EXPORT_SYNC_FILE:
-		on_sync_file(EV_EXPORT_SYNC_FILE, inode, call.third, call.ts, RETURNED(ctx));
+		on_sync_file(ctx, EV_EXPORT_SYNC_FILE, inode, call.third, call.ts, RETURNED(ctx));
 		break;
 	case IOCTL_IMPORT_SYNC_FILE:
-		on_sync_file(EV_IMPORT_SYNC_FILE, inode, call.third, call.ts, RETURNED(ctx));
+		on_sync_file(ctx, EV_IMPORT_SYNC_FILE, inode, call.third, call.ts, RETURNED(ctx));
 		break;
 	}
 	return 0;

@@ -11,15 +11,6 @@
 
 static long (*const bpf_seq_write)(void *seq, const void *data, u32 size) = (void *)127;
 
-#define FIELD_EXISTS 2
-#define HAS(member) __builtin_preserve_field_info(member, FIELD_EXISTS)
-
-struct task_struct {
-	s32 tgid;
-	struct task_struct *group_leader;
-	char comm[16];
-} KERNEL_STRUCT;
-
 /* ---- contexts: a fixed layout, pointers padded to 64 bits (kernel: __bpf_md_ptr) ------------ */
 
 #define POINTER(type_name, name) type_name *name __attribute__((aligned(8)))
@@ -63,12 +54,14 @@ INLINE bool is_dmabuf(struct file *file)
 /* The name may change meanwhile, its lock can't be taken here: at worst it reads as mixed. */
 INLINE void describe(struct dma_buf *dmabuf, u64 *size, char *exporter, char *name)
 {
-	const char *text;
+	const char *text = 0;
 
 	READ(*size, dmabuf->size);
-	if (!READ(text, dmabuf->exp_name))
+	READ(text, dmabuf->exp_name);
+	if (text)
 		bpf_probe_read_kernel_str(exporter, sizeof(((struct found *)0)->exporter), text);
-	if (!READ(text, dmabuf->name) && text)
+	READ(text, dmabuf->name);
+	if (text)
 		bpf_probe_read_kernel_str(name, sizeof(((struct found *)0)->name), text);
 }
 
@@ -109,6 +102,7 @@ SEC("iter/task_file") int held_fds(struct task_file_context *ctx)
 	if (!task || !file || !is_dmabuf(file))
 		return 0;
 	held.fd = ctx->fd;
+	held.table = (u64)task->files;
 	hold(&held, task, file);
 	held.references -= 1;
 	bpf_seq_write(ctx->meta->seq, &held, sizeof(held));
