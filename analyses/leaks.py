@@ -32,7 +32,9 @@ LEAK_COLUMNS: Final = (
     Column("pid", "id", "pid", spare=True),
     Column("holders", "holders", "held by"),
     Column("export_stack", "stack", "exported at"),
+    Column("export_user_stack", "stack", "exported from"),
     Column("attach_stack", "stack", "attached at"),
+    Column("attach_user_stack", "stack", "attached from"),
 )
 SHAPE_COLUMNS: Final = (
     Column("shape", "text", "shape"),
@@ -53,7 +55,7 @@ OUTLIVED_COLUMNS: Final = (
 BEFORE_COLUMNS: Final = tuple(
     column
     for column in LEAK_COLUMNS
-    if column.name not in ("age_ns", "pid", "comm", "export_stack")
+    if column.name not in ("age_ns", "pid", "comm", "export_stack", "export_user_stack")
 )
 
 
@@ -96,15 +98,22 @@ def _rows(view: View, buffers: pd.DataFrame, held_by: dict[int, list[Row]]) -> l
         mine = held_by.get(buffer["id"], [])
         shape = holders.shape(view, buffer["begin"], mine)
         held_by_device = shape in ("attachment", "unknown")
-        stacks = [holder["stack"] for holder in mine if held_by_device and holder.get("stack")]
-        seen = [{key: holder[key] for key in holder if key != "stack"} for holder in mine]
+        attached = {
+            name: next((each[name] for each in mine if held_by_device and each.get(name)), None)
+            for name in holders.STACKS
+        }
+        seen = [
+            {key: holder[key] for key in holder if key not in holders.STACKS} for holder in mine
+        ]
         rows.append(
             {
                 **buffer,
                 "shape": shape,
                 "holders": None if shape == "unknown" and not seen else seen,
                 "export_stack": view.stack(buffer["stack"]),
-                "attach_stack": stacks[0] if stacks else None,
+                "export_user_stack": view.user_stack(buffer["user_stack"]),
+                "attach_stack": attached["stack"],
+                "attach_user_stack": attached["user_stack"],
             }
         )
     return sorted(rows, key=lambda row: (row["age_ns"] is not None, -(row["age_ns"] or 0)))
@@ -145,6 +154,8 @@ def _notes(view: View, leaks: list[Row], exporter: str) -> Iterator[str]:
         yield f"{count_text(unseen, 'export')} made no event: age, exporter and stack are not known"
     if gone := sum(row["stack"] is not None and row["export_stack"] is None for row in leaks):
         yield f"{count_text(gone, 'stack')} of exports did not make it into the recording"
+    if apart := sum(row["origin"] == "unwatched" for row in leaks):
+        yield f"{count_text(apart, 'buffer')} exported by whom the filters leave out: age not known"
     if any(row["origin"] == "unknown" for row in leaks):
         yield "exports were not observed: buffers made before the trace can't be told apart"
     if exporter and not (view.buffers["exporter"] == exporter).any():

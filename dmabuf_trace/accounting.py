@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dmabuf_trace.recording import Holder, SnapshotBlock
+from dmabuf_trace.blocks import Holder, SnapshotBlock
 
 Row = dict[str, Any]
 Who = tuple[int, str]

@@ -177,8 +177,13 @@ class View:
         return self._trace.missing
 
     def stack(self, key: object) -> list[str] | None:
-        """Frames of a stack, innermost first; None where there is none."""
+        """Frames of a kernel stack, innermost first; None where there is none."""
         frames = self._trace.stacks.get(key) if isinstance(key, int) else None
+        return list(frames) if frames else None
+
+    def user_stack(self, key: object) -> list[str] | None:
+        """Frames of a user stack, innermost first; None where there is none."""
+        frames = self._trace.user_stacks.get(key) if isinstance(key, int) else None
         return list(frames) if frames else None
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from dmabuf_trace.blocks import Found
 from dmabuf_trace.errors import UntraceableError
-from dmabuf_trace.recording import Found
 
 PATH: Final = Path("/sys/kernel/debug/dma_buf/bufinfo")
 

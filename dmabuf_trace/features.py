@@ -9,14 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
+import numpy as np
+
+from dmabuf_trace import schema
 from dmabuf_trace.errors import UntraceableError
-from dmabuf_trace.loader import core, iterators, tracefs
+from dmabuf_trace.loader import bcc, btf, core, interface, iterators, modes, privilege, tracefs
+from dmabuf_trace.loader.choose import LoadOptions, load
 from dmabuf_trace.loader.libbpf import Libbpf
-from dmabuf_trace.probes import PROBES
+from dmabuf_trace.probes import PROBES, Probe
 
-RING_BYTES = 1 << 16
+RING_BYTES: Final = 1 << 16
+CONFIG: Final = np.zeros(1, schema.CONFIG_DTYPE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +40,14 @@ class Feature:
 NOTHING = "nothing can be recorded"
 
 
-def _tried(name: str, attempt: Callable[[], str]) -> Feature:
+def _tried(name: str, attempt: Callable[[], str], without: str = NOTHING) -> Feature:
     """A feature that is there when the attempt returns its detail, and not when it is refused."""
+    needed = without == NOTHING
     try:
-        return Feature(name, True, attempt(), NOTHING, needed=True)
+        return Feature(name, True, attempt(), without, needed)
     except UntraceableError as error:
         hint = f" ({error.hint})" if error.hint else ""
-        return Feature(name, False, f"{error}{hint}", NOTHING, needed=True)
+        return Feature(name, False, f"{error}{hint}", without, needed)
 
 
 def _libbpf() -> str:
@@ -47,18 +55,43 @@ def _libbpf() -> str:
 
 
 def _object() -> str:
-    return f"{len(core.object_bytes())} bytes for {os.uname().machine}"
+    return f"a BPF object of {len(core.object_bytes())} bytes for {os.uname().machine}"
+
+
+def _bcc() -> str:
+    """Not tried by compiling, which takes long."""
+    module, headers = bcc.import_bcc(), bcc.headers()
+    return f"bcc {module.__version__}, headers in {headers}"
 
 
 def _root() -> Feature:
-    detail = f"uid {os.geteuid()}"
-    return Feature("root", os.geteuid() == 0, detail, NOTHING, needed=True)
+    missing = privilege.lacking()
+    detail = ", ".join([f"uid {os.geteuid()}", *(f"no {name}" for name in missing)])
+    return Feature("root", not missing, detail, NOTHING, needed=True)
 
 
 def _btf() -> Feature:
-    found = iterators.BTF.exists()
-    detail = f"{'' if found else 'no '}{iterators.BTF}"
-    return Feature("kernel BTF", found, detail, NOTHING, needed=True)
+    found = btf.BTF.exists()
+    detail = f"{'' if found else 'no '}{btf.BTF}"
+    return Feature("kernel BTF", found, detail, "only the bcc loader works, and no iterator")
+
+
+def _modes() -> list[Feature]:
+    """Each mode and what it loses; those of the core loader alone tried on one timed function."""
+    fprobe = modes.Exactness.here()
+
+    def attempt(mode: str) -> str:
+        load(PROBES[:1], CONFIG, LoadOptions(RING_BYTES, interface.CORE, mode)).close()
+        return modes.loses(mode, fprobe)
+
+    kprobe = modes.loses(interface.KPROBE, fprobe)
+    return [
+        Feature("attach kprobe", True, kprobe, NOTHING, needed=True),  # kprobe events are there
+        *(
+            _tried(f"attach {mode}", partial(attempt, mode), f"--attach {mode} is refused")
+            for mode in (interface.MULTI, interface.FENTRY)
+        ),
+    ]
 
 
 def _symbols() -> Feature:
@@ -88,35 +121,39 @@ def _iterators() -> list[Feature]:
         ]
 
 
+def _probes() -> list[Feature]:
+    """All probes, attached as a recording would attach them."""
+    try:
+        loader = load(PROBES, CONFIG, LoadOptions(RING_BYTES))
+    except UntraceableError as error:
+        return [Feature("BPF programs", False, str(error), NOTHING, needed=True)]
+    try:
+        return [
+            Feature("BPF programs", True, f"loaded by {loader.name}", NOTHING, needed=True),
+            *map(_probe, loader.attached),
+        ]
+    finally:
+        loader.close()
+
+
+def _probe(attached: interface.Attached) -> Feature:
+    probe: Probe = attached.probe
+    detail = attached.reason or f"{attached.way}: {', '.join(probe.kinds)}"
+    name = f"probe {attached.symbol}"
+    return Feature(name, not attached.reason, detail, probe.without, probe.needed)
+
+
 def examine() -> list[Feature]:
     """All features, tried on the running kernel; nothing stays attached."""
     features = [
         _root(),
         _btf(),
         _tried("libbpf", _libbpf),
-        _tried("BPF object", _object),
+        _tried("loader core", _object, "programs are compiled here, by the bcc loader"),
+        _tried("loader bcc", _bcc, "a kernel without BTF can't be traced"),
         _tried("kprobe events", lambda: str(tracefs.root())),
         _symbols(),
     ]
     if not all(feature.found for feature in features if feature.needed):
         return features
-    try:
-        loader = core.CoreLoader(PROBES, ring_bytes=RING_BYTES)
-    except UntraceableError as error:
-        return [*features, Feature("BPF programs", False, str(error), NOTHING, needed=True)]
-    try:
-        features.append(Feature("BPF programs", True, "loaded", NOTHING, needed=True))
-        for attached in loader.attached:
-            probe = attached.probe
-            features.append(
-                Feature(
-                    f"probe {attached.symbol}",
-                    not attached.reason,
-                    attached.reason or "attached: " + ", ".join(probe.kinds),
-                    probe.without,
-                    probe.needed,
-                )
-            )
-    finally:
-        loader.close()
-    return [*features, *_iterators()]
+    return [*features, *_modes(), *_probes(), *_iterators()]

@@ -13,6 +13,9 @@ Row = dict[str, Any]
 NEEDS: Final = ("attachments", "mappings", "holders")
 """Tables that :func:`at_end` needs."""
 
+STACKS: Final = ("stack", "user_stack")
+"""Keys of a holder that tell its stacks."""
+
 SHAPES: Final = ("fd", "mapping", "attachment", "kernel", "unknown")
 _SHAPE_OF: Final = (("fd", "fd"), ("mapping", "mapping"), ("attachment", "device"))
 
@@ -21,8 +24,8 @@ def at_end(view: View) -> dict[int, list[Row]]:
     """By buffer id: processes by fd, processes by VMA, then devices, each as a JSON-able dict.
 
     ``{"kind": "fd", pid, comm, fds}``, ``{"kind": "mapping", pid, comm, start, length_bytes}``,
-    ``{"kind": "device", device, driver, bus, mappings, stack}``: count of mappings open, stack of
-    the attach.
+    ``{"kind": "device", device, driver, bus, mappings, stack, user_stack}``: count of mappings
+    open, stacks of the attach.
     """
     found: dict[int, list[Row]] = defaultdict(list)
     known = view.holders[(view.holders["when"] == "end") & view.holders["buffer_id"].notna()]
@@ -43,6 +46,7 @@ def at_end(view: View) -> dict[int, list[Row]]:
     for row in records(view.attachments[view.attachments["open"]]):
         device = {key: row[key] for key in ("device", "driver", "bus")}
         device |= {"mappings": mapped[row["id"]], "stack": view.stack(row["stack"])}
+        device["user_stack"] = view.user_stack(row["user_stack"])
         found[row["buffer_id"]].append({"kind": "device", **device})
     return found
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
+from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.names import Names
 from dmabuf_trace.pairing import Attachments, Buffers, Mappings
-from dmabuf_trace.recording import SnapshotBlock
 from dmabuf_trace.tables import BUFFER_DTYPE, ERROR_DTYPE, Flag, Rows, empty
 
 Structs = NDArray[np.void]
@@ -39,6 +39,7 @@ class Lifecycle:
         self._buffers = Buffers()
         self._attachments = Attachments()
         self._mappings = Mappings()
+        self._unwatched = empty(BUFFER_DTYPE)
 
     def feed(self, events: Structs) -> Rows:
         """Take a batch of events in ring order; return the rows that it closed.
@@ -46,6 +47,7 @@ class Lifecycle:
         ``events`` has :data:`schema.EVENT_DTYPE`. A row is returned once, when nothing can change
         it any more.
         """
+        self._watch(events)
         event_buffers, buffers = self._buffers.feed(events)
         event_attachments, attachments = self._attachments.feed(events, event_buffers)
         mappings = self._mappings.feed(events, event_buffers, event_attachments, attachments)
@@ -57,19 +59,31 @@ class Lifecycle:
         self.names.feed(names)
 
     def feed_snapshot(self, snapshot: SnapshotBlock) -> None:
-        """Take the buffers that /proc showed: they fill gaps, or begin rows of their own."""
+        """Take the buffers that a look showed: they fill gaps, or begin rows of their own.
+
+        One that is not watched begins a row with its first event.
+        """
         found = np.zeros(len(snapshot.buffers), BUFFER_DTYPE)
+        watched = np.array([buffer.watched for buffer in snapshot.buffers], np.bool_)
         for row, buffer in zip(found, snapshot.buffers, strict=True):
             exporter = self.names.intern_exporter(buffer.exporter)
             name = self.names.intern_buffer(buffer.name)
             self.names.remember(buffer.buffer, exporter)
             row["inode"], row["size"] = buffer.buffer, buffer.size
             row["exporter"], row["name"], row["seen"] = exporter, name, snapshot.ts
-            row["stack"] = schema.UNKNOWN_STACK
+        found["stack"] = found["user_stack"] = schema.UNKNOWN_STACK
         found["flags"] = Flag.BEGIN_UNSEEN
         if snapshot.when == "start":
             found["flags"] |= Flag.BORN_BEFORE
-        self._buffers.feed_found(found)
+        self._buffers.feed_found(found[watched])
+        self._unwatched = np.concatenate([self._unwatched, found[~watched]])
+
+    def _watch(self, events: Structs) -> None:
+        """Add the buffers that filters left aside until now, and that these events are about."""
+        if len(self._unwatched):
+            now = np.isin(self._unwatched["inode"], events["buffer"])
+            self._buffers.feed_found(self._unwatched[now])
+            self._unwatched = self._unwatched[~now]
 
     def finish(self) -> Rows:
         """The rows that are open now; may be asked for at any time and changes nothing."""
@@ -93,7 +107,7 @@ def _opened(rows: Structs) -> Structs:
 def _errors(
     events: Structs, event_buffers: NDArray[np.int64], event_attachments: NDArray[np.int64]
 ) -> Structs:
-    failed = np.flatnonzero(events["ret"] < 0)
+    failed = np.flatnonzero((events["ret"] < 0) & ~np.isin(events["kind"], schema.PARTS))
     rows = np.zeros(len(failed), ERROR_DTYPE)
     for column in ("ts", "dur", "pid", "tid", "kind", "cpu"):
         rows[column] = events[column][failed]

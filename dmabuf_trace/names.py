@@ -51,14 +51,15 @@ class Names:
         self._exporters: dict[int, str] = {}
         self._devices: dict[int, Device] = {}
         self._buffers: dict[int, str] = {}
-        self._threads: dict[int, list[tuple[int, str]]] = {}
+        self._threads: dict[int, list[tuple[int, str, int]]] = {}
+        self._cgroups: dict[int, str] = {}
         self._exporter_of: dict[int, int] = {}
         self._released: list[int] = []
         self._local = 0
 
     def feed(self, names: NDArray[np.void]) -> None:
         """Take name records; ``names`` has :data:`schema.NAME_DTYPE`."""
-        for key, ts, kind, _pid, text, driver, bus in names.tolist():
+        for key, ts, kind, _pid, cgroup, text, driver, bus in names.tolist():
             if kind == _EXPORTER:
                 self._exporters[key] = _decode(text)
             elif kind == _DEVICE:
@@ -66,11 +67,15 @@ class Names:
             elif kind == _BUFFER:
                 self._buffers[key] = _decode(text)
             elif kind == _COMM:
-                self._feed_thread(key, ts, _decode(text))
+                self._feed_thread(key, ts, _decode(text), cgroup)
 
-    def _feed_thread(self, tid: int, ts: int, comm: str) -> None:
+    def feed_cgroups(self, paths: dict[int, str]) -> None:
+        """Take paths of cgroups by id."""
+        self._cgroups |= paths
+
+    def _feed_thread(self, tid: int, ts: int, comm: str, cgroup: int) -> None:
         known = self._threads.setdefault(tid, [])
-        known.append((ts, comm))
+        known.append((ts, comm, cgroup))
         if len(known) > 1 and known[-2][0] > ts:
             known.sort()
 
@@ -124,20 +129,40 @@ class Names:
 
     def comm(self, tid: int, ts: int) -> str:
         """Name of a thread at ``ts``; the earliest known one where ``ts`` is before all."""
+        return self._thread(tid, ts)[0]
+
+    def cgroup(self, tid: int, ts: int) -> str | None:
+        """Path of a thread's cgroup at ``ts``, as for :meth:`comm`; None: not known."""
+        return self._cgroups.get(self._thread(tid, ts)[1])
+
+    def _thread(self, tid: int, ts: int) -> tuple[str, int]:
         known = self._threads.get(tid)
         if not known:
-            return UNKNOWN
+            return UNKNOWN, 0
         index = bisect_right(known, ts, key=lambda entry: entry[0])
-        return known[max(index - 1, 0)][1]
+        return known[max(index - 1, 0)][1:]
 
     def comms(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
         """:meth:`comm` for columns of threads and times."""
+        return self._of_threads(tids, times)[0]
+
+    def cgroups(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
+        """:meth:`cgroup` for columns of threads and times."""
+        distinct, index = np.unique(self._of_threads(tids, times)[1], return_inverse=True)
+        return np.array([self._cgroups.get(key) for key in distinct.tolist()], object)[index]
+
+    def _of_threads(
+        self, tids: NDArray[Any], times: NDArray[Any]
+    ) -> tuple[NDArray[np.object_], NDArray[np.uint64]]:
         texts = np.full(len(tids), UNKNOWN, object)
+        cgroups: NDArray[np.uint64] = np.zeros(len(tids), np.uint64)
         order = np.argsort(tids, kind="stable")
         threads, starts = np.unique(tids[order], return_index=True)
         for tid, rows in zip(threads.tolist(), np.split(order, starts[1:]), strict=False):
             if known := self._threads.get(tid):
-                since = np.array([ts for ts, _ in known], np.uint64)
+                since = np.array([ts for ts, _, _ in known], np.uint64)
                 index = np.searchsorted(since, times[rows].astype(np.uint64), side="right") - 1
-                texts[rows] = np.array([comm for _, comm in known], object)[np.maximum(index, 0)]
-        return texts
+                index = np.maximum(index, 0)
+                texts[rows] = np.array([comm for _, comm, _ in known], object)[index]
+                cgroups[rows] = np.array([cgroup for _, _, cgroup in known], np.uint64)[index]
+        return texts, cgroups

@@ -38,6 +38,7 @@ _EXPORT_FIELDS: Final = (
     ("pid", "pid"),
     ("tid", "tid"),
     ("stack", "stack"),
+    ("user_stack", "user_stack"),
 )
 
 _ATTACH_FIELDS: Final = (
@@ -48,6 +49,7 @@ _ATTACH_FIELDS: Final = (
     ("pid", "pid"),
     ("tid", "tid"),
     ("stack", "stack"),
+    ("user_stack", "user_stack"),
 )
 
 _MAP_FIELDS: Final = (
@@ -57,7 +59,7 @@ _MAP_FIELDS: Final = (
     ("device", "aux"),
     ("pid", "pid"),
     ("tid", "tid"),
-    ("direction", "detail"),
+    ("detail", "detail"),
 )
 
 
@@ -118,7 +120,8 @@ class _Lives:
         self.rows = np.zeros(len(head), self.open_rows.dtype)
         self.rows[~self.fresh] = self.open_rows[self.head_source[~self.fresh]]
         self.rows["id"][self.fresh] = _new_ids(self.head_source[self.fresh], last_id)
-        self.rows["stack"][self.fresh] = schema.UNKNOWN_STACK
+        for stack in ("stack", "user_stack"):
+            self.rows[stack][self.fresh] = schema.UNKNOWN_STACK
         self.rows["flags"][self.fresh] = Flag.BEGIN_UNSEEN
         self.rows["seen"][self.fresh] = self.head["ts"][self.fresh]
         self.replaced: Bools = np.zeros(len(head), np.bool_)
@@ -159,7 +162,7 @@ class Buffers:
         self._last_id = 0
 
     def feed(self, events: Structs) -> tuple[Ints, Structs]:
-        touched = np.flatnonzero(events["buffer"] != 0)
+        touched = np.flatnonzero((events["buffer"] != 0) & ~self._late_parts(events))
         about = events[touched]
         lives = _Lives(self.open, "inode", about, about["buffer"])
         released = lives.kind == _K["release"]
@@ -187,6 +190,24 @@ class Buffers:
         ids = np.zeros(len(events), np.int64)
         ids[touched] = lives.ids(len(about))
         return ids, closed
+
+    def _late_parts(self, events: Structs) -> Bools:
+        """Parts of calls that were told after their buffer's release: they begin no life again.
+
+        Where buffers share one reservation lock, a wait for it may end after the release of the one
+        that it is told of.
+        """
+        parts = np.flatnonzero(np.isin(events["kind"], schema.PARTS))
+        gone = np.isin(events["buffer"][parts], self._released)
+        released = np.flatnonzero(events["kind"] == _K["release"])
+        inodes, first = np.unique(events["buffer"][released], return_index=True)
+        if len(inodes):
+            at = np.minimum(np.searchsorted(inodes, events["buffer"][parts]), len(inodes) - 1)
+            behind = released[first[at]] < parts
+            gone |= (inodes[at] == events["buffer"][parts]) & behind
+        late = np.zeros(len(events), np.bool_)
+        late[parts[gone]] = True
+        return late
 
     def feed_found(self, found: Structs) -> None:
         """Take buffers that exist: fill the gaps of open rows, add the others."""

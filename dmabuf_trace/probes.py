@@ -17,7 +17,13 @@ class Probe:
 
     ``symbols`` are its names through the kernel's versions: the first that can be probed is.
     ``entry`` and ``returned`` name BPF programs; ``returned`` is "" where the entry says all.
-    ``needed`` marks the probes without which no lifecycle can be told.
+    ``needed`` marks the probes without which no lifecycle can be told. ``tracepoint`` says that the
+    symbols are tracepoints; ``until`` is then the one on which ``returned`` runs. ``point`` names a
+    program for the tracepoint that newer kernels have under the first symbol's name, where that
+    carries all that the event needs. ``late`` marks the one whose functions are found while
+    tracing: its programs go onto each of them, and ``symbols`` is no more than a text. ``skips``:
+    its programs are also run for what is not ours, in interrupts within themselves too, so that the
+    kernel's count of skipped runs says nothing about events.
     """
 
     symbols: tuple[str, ...]
@@ -26,6 +32,11 @@ class Probe:
     returned: str
     without: str
     needed: bool = False
+    tracepoint: bool = False
+    until: str = ""
+    point: str = ""
+    late: bool = False
+    skips: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +83,26 @@ GROUPS: Final = (
                 "fds are known from snapshots only",
             ),
             Probe(
+                ("do_dup2",),
+                ("fd_install",),
+                "dup2_entry",
+                "",
+                "fds made by dup2 are known from snapshots only",
+            ),
+            Probe(
                 ("filp_flush", "filp_close"),
                 ("fd_close",),
                 "fd_close_entry",
                 "",
                 "closed fds are known from snapshots only",
+            ),
+            Probe(
+                ("sched_process_fork",),
+                ("fork",),
+                "fork_point",
+                "",
+                "fds that a fork copies are known from snapshots only",
+                tracepoint=True,
             ),
         ),
     ),
@@ -100,6 +126,7 @@ GROUPS: Final = (
                 "detach_entry",
                 "",
                 "attachments are never seen to end",
+                point="detach_point",
             ),
             Probe(
                 ("dma_buf_map_attachment",),
@@ -128,7 +155,7 @@ GROUPS: Final = (
     ),
     Group(
         "cpu",
-        "an event per access: brackets, mmap, vmap, names, sync files",
+        "an event per access: brackets, mmap, vmap, poll, names, sync files",
         (
             Probe(
                 ("dma_buf_ioctl",),
@@ -179,6 +206,52 @@ GROUPS: Final = (
                 "",
                 "kernel mappings are never seen to end",
             ),
+            Probe(("dma_buf_poll",), ("poll",), "poll_entry", "poll_return", "polls are not seen"),
+        ),
+    ),
+    Group(
+        "waits",
+        "a look-up for every contended lock of the system; an event per wait for a buffer",
+        (
+            Probe(
+                ("contention_begin",),
+                ("lock_wait",),
+                "lock_begin",
+                "lock_end",
+                "waits for reservation locks are part of no call's length, and not seen",
+                tracepoint=True,
+                until="contention_end",
+                skips=True,
+            ),
+            Probe(
+                ("dma_resv_wait_timeout",),
+                ("fence_wait",),
+                "resv_wait_entry",
+                "resv_wait_return",
+                "waits for fences are not told from the other time of a call",
+            ),
+            Probe(
+                ("dma_fence_wait_start",),
+                ("fence_wait",),
+                "fence_wait_start",
+                "",
+                "waits for fences are not told from the other time of a call",
+                tracepoint=True,
+            ),
+        ),
+    ),
+    Group(
+        "operations",
+        "an event per call into an exporter: beside attach, map, sync and so on, one more for each",
+        (
+            Probe(
+                ("dma_buf_ops",),
+                ("operation",),
+                "operation_entry",
+                "operation_return",
+                "the exporter's time is not told from the other time of a call",
+                late=True,
+            ),
         ),
     ),
 )
@@ -188,3 +261,25 @@ PROBES: Final = tuple(probe for group in GROUPS for probe in group.probes)
 
 ALWAYS: Final = "buffers"
 """The group without which no lifecycle can be told."""
+
+FOLLOWING: Final = (
+    Probe(
+        ("sched_process_fork",),
+        ("export",),
+        "process_fork",
+        "",
+        "children of the processes that are followed would be missing",
+        needed=True,
+        tracepoint=True,
+    ),
+    Probe(
+        ("sched_process_exit",),
+        ("export",),
+        "process_exit",
+        "",
+        "a pid that is given out again would be followed",
+        needed=True,
+        tracepoint=True,
+    ),
+)
+"""Attached where processes are followed by pid; a miss costs what a child exports."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace.recording import SnapshotBlock
+from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.tables import Flag
 
 Structs = NDArray[np.void]

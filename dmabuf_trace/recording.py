@@ -1,147 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recording: append-only blocks, each with kind, length and CRC.
 
-Owns the bytes of a ``.dbt`` file and nothing about what they mean. A recording that was cut
+Owns the blocks of a ``.dbt`` file and nothing about what they mean. A recording that was cut
 anywhere is readable up to its last whole block; nothing in a file is ever executed, and a length
 is bounded before it is believed. Must not know analyses or pandas.
 
-Layout: the 8-byte ``MAGIC``, then blocks of ``BLOCK`` (16 bytes, little-endian) and a payload
-padded with zeros to a multiple of 8. The first block is the header, the last one the end.
+The first block is the header, the last one the end; :mod:`framing` has the bytes around a block.
+Events are in blocks of two kinds: as they came from the ring (``EVENTS``), or, where there was time
+to, packed (``PACKED_EVENTS``, :mod:`packing`). Both may be in one file, in any order.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
-import struct
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
-from enum import IntEnum
+from contextlib import suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NoReturn, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace import schema
+from dmabuf_trace import framing, packing, schema
+from dmabuf_trace.blocks import (
+    Block,
+    BlockKind,
+    CgroupBlock,
+    EndBlock,
+    EventBlock,
+    Found,
+    Holder,
+    LossBlock,
+    NameBlock,
+    Probed,
+    ProbedBlock,
+    SnapshotBlock,
+    StackBlock,
+    UserStackBlock,
+)
 from dmabuf_trace.errors import InputError, OutputError
+from dmabuf_trace.framing import MAGIC, Cut
+from dmabuf_trace.gather import Gatherer, Piece
 
-MAGIC: Final = b"\x89DBT\r\n\x1a\n"
-BLOCK: Final = struct.Struct("<4sHHII")
-BLOCK_MAGIC: Final = b"BLK\n"
-MAX_PAYLOAD: Final = 64 << 20
 SUFFIX: Final = ".dbt"
 
-
-class BlockKind(IntEnum):
-    """Kinds of block in schema 1."""
-
-    HEADER = 1
-    EVENTS = 2
-    NAMES = 3
-    LOSSES = 4
-    SNAPSHOT = 5
-    STACKS = 6
-    END = 7
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A live buffer as a snapshot shows it: inode number, size in bytes, exporter, name ("": none).
-
-    ``references`` counts fds, VMAs and what the kernel holds itself, without the look's own; -1:
-    not known.
-    """
-
-    buffer: int
-    size: int
-    exporter: str
-    name: str
-    references: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """A process that holds a buffer by an fd (``fd`` >= 0) or by a VMA (``fd`` -1)."""
-
-    buffer: int
-    pid: int
-    comm: str
-    fd: int
-    start: int = 0
-    length: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EventBlock:
-    """Events in ring order; ``events`` has :data:`schema.EVENT_DTYPE`."""
-
-    events: NDArray[np.void]
-
-
-@dataclass(frozen=True, slots=True)
-class NameBlock:
-    """Names, each ahead of the first event that uses it; :data:`schema.NAME_DTYPE`."""
-
-    names: NDArray[np.void]
-
-
-@dataclass(frozen=True, slots=True)
-class LossBlock:
-    """Cumulative loss counters, shape :data:`schema.LOSS_SHAPE`; the last block holds the sums."""
-
-    losses: NDArray[np.uint64]
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotBlock:
-    """Holders of all buffers; ``when`` is "start" or "end", ``ts`` (ns, CLOCK_MONOTONIC) is when
-    the look began.
-
-    ``unreadable`` counts processes that could not be looked into. ``source`` is "iterators" or
-    "proc", and more where more was read; ``complete``: it lists *all* live buffers, so that one
-    which is not in ``buffers`` is gone; else only those that a process holds.
-    """
-
-    when: str
-    ts: int
-    buffers: tuple[Found, ...]
-    holders: tuple[Holder, ...]
-    unreadable: int
-    source: str = "proc"
-    complete: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class StackBlock:
-    """Symbolised kernel stacks by id, innermost frame first."""
-
-    stacks: dict[int, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class EndBlock:
-    """The recorder closed the file itself: ``ts`` (ns, CLOCK_MONOTONIC), event count, reason."""
-
-    ts: int
-    events: int
-    reason: str
-
-
-_Row = TypeVar("_Row", Found, Holder, SnapshotBlock, EndBlock)
-
-Block = EventBlock | NameBlock | LossBlock | SnapshotBlock | StackBlock | EndBlock
-
-
-def _checksum(kind: int, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<HI", kind, len(payload))))
-
-
-def _frame(kind: BlockKind, payload: bytes) -> bytes:
-    head = BLOCK.pack(BLOCK_MAGIC, kind, 0, len(payload), _checksum(kind, payload))
-    return head + payload + bytes(-len(payload) % 8)
+_Row = TypeVar("_Row", Found, Holder, SnapshotBlock, Probed, UserStackBlock, EndBlock)
 
 
 def _whole(value: object) -> bool:
@@ -163,6 +70,18 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _stacks(values: Any) -> dict[int, tuple[str, ...]]:
+    return {int(key): _texts(frames) for key, frames in values.items()}
+
+
+def _losses(counts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Counters in their shape; an earlier recording has fewer causes."""
+    losses = np.zeros(schema.LOSS_SHAPE, np.uint64)
+    found = counts.reshape(schema.KIND_SLOTS, -1)
+    losses[:, : found.shape[1]] = found
+    return losses
+
+
 def _row(make: type[_Row], values: dict[str, Any]) -> _Row:
     """A dataclass of whole numbers, texts and flags, from what a file says it is."""
     row = make(**values)
@@ -180,6 +99,9 @@ def _json(value: object) -> bytes:
 class Writer:
     """Writes one recording; every call leaves whole blocks in the file.
 
+    Events wait in memory for others to be packed with, at most ``gather.WAIT_NS``: call
+    :meth:`write_due` now and then.
+
     The file is created with mode 0600, never through a symbolic link. An existing one is replaced
     only with ``force``, and not before :meth:`begin`.
 
@@ -190,6 +112,8 @@ class Writer:
     def __init__(self, path: Path, *, force: bool = False) -> None:
         self.path = path
         self.events = 0
+        self.size = 0
+        self._gatherer = Gatherer()
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._created = not (force and path.exists())
         try:
@@ -211,7 +135,8 @@ class Writer:
     def begin(self, header: dict[str, Any]) -> None:
         """Replace what the file held by the header block."""
         os.ftruncate(self._fd, 0)
-        self._write(MAGIC + _frame(BlockKind.HEADER, _json({"schema": schema.VERSION, **header})))
+        self._write([MAGIC])
+        self._write_block(BlockKind.HEADER, _json({"schema": schema.VERSION, **header}))
 
     def discard(self) -> None:
         """Give up before :meth:`begin`: leave nothing new behind."""
@@ -219,11 +144,17 @@ class Writer:
         if self._created:
             self.path.unlink(missing_ok=True)
 
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
+    def _write_block(self, kind: BlockKind, payload: framing.Payload) -> None:
+        self._write(framing.frame(kind, payload))
+
+    def _write(self, buffers: list[framing.Payload]) -> None:
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            written = os.writev(self._fd, buffers)
+            for buffer in buffers:  # what a short write left over
+                rest = memoryview(buffer)[written:]
+                written = max(0, written - len(buffer))
+                while rest:
+                    rest = rest[os.write(self._fd, rest) :]
         except OSError as error:
             raise OutputError(
                 f"can't write {self.path}: {error.strerror}",
@@ -231,32 +162,91 @@ class Writer:
             ) from None
 
     def write_events(self, events: NDArray[np.void]) -> None:
-        """Append events; ``events`` has :data:`schema.EVENT_DTYPE`."""
+        """Append events; ``events`` has :data:`schema.EVENT_DTYPE` and is not changed any more."""
         self.events += len(events)
-        self._write(_frame(BlockKind.EVENTS, events.tobytes()))
+        self._write_pieces(self._gatherer.add(events))
+
+    def write_due(self, now: int) -> None:
+        """Write the events that have waited long enough at ``now`` (ns, CLOCK_MONOTONIC)."""
+        self._write_pieces(self._gatherer.due(now))
+
+    def _write_rest(self) -> None:
+        self._write_pieces(self._gatherer.rest())
+
+    def _write_pieces(self, pieces: Iterator[Piece]) -> None:
+        for piece in pieces:
+            kind = BlockKind.PACKED_EVENTS if piece.packed else BlockKind.EVENTS
+            self._write_block(kind, piece.payload)
 
     def write_names(self, names: NDArray[np.void]) -> None:
-        """Append names; ``names`` has :data:`schema.NAME_DTYPE`."""
-        self._write(_frame(BlockKind.NAMES, names.tobytes()))
+        """Append names; ``names`` has :data:`schema.NAME_DTYPE`.
+
+        They overtake events that wait: a name may be ahead of what uses it, never behind.
+        """
+        self._write_block(BlockKind.NAMES, names.tobytes())
 
     def write_losses(self, losses: NDArray[np.uint64]) -> None:
         """Append the cumulative loss counters."""
-        self._write(_frame(BlockKind.LOSSES, losses.astype("<u8").tobytes()))
+        self._write_block(BlockKind.LOSSES, losses.astype("<u8").tobytes())
 
     def write_snapshot(self, snapshot: SnapshotBlock) -> None:
         """Append a snapshot of holders."""
-        self._write(_frame(BlockKind.SNAPSHOT, _json(asdict(snapshot))))
+        self._write_rest()
+        self._write_block(BlockKind.SNAPSHOT, _json(asdict(snapshot)))
 
     def write_stacks(self, stacks: dict[int, tuple[str, ...]]) -> None:
         """Append symbolised stacks."""
-        self._write(_frame(BlockKind.STACKS, _json(stacks)))
+        self._write_rest()
+        self._write_block(BlockKind.STACKS, _json(stacks))
+
+    def write_cgroups(self, paths: dict[int, str]) -> None:
+        """Append paths of cgroups by id."""
+        self._write_rest()
+        self._write_block(BlockKind.CGROUPS, _json(paths))
+
+    def write_probed(self, probed: tuple[Probed, ...]) -> None:
+        """Append functions that were probed just now."""
+        self._write_rest()
+        self._write_block(BlockKind.PROBED, _json([asdict(row) for row in probed]))
+
+    def write_user_stacks(self, block: UserStackBlock) -> None:
+        """Append user stacks."""
+        self._write_rest()
+        self._write_block(BlockKind.USER_STACKS, _json(asdict(block)))
 
     def finish(self, ts: int, reason: str) -> None:
-        """Append the end block and close the file."""
-        self._write(
-            _frame(BlockKind.END, _json({"ts": ts, "events": self.events, "reason": reason}))
-        )
+        """Append the end block and close the file; ``size`` is then what it has in bytes.
+
+        Where somebody has deleted the file it is made again.
+        """
+        self._write_rest()
+        end = {"ts": ts, "events": self.events, "reason": reason}
+        self._write_block(BlockKind.END, _json(end))
+        found = os.fstat(self._fd)
+        self.size = found.st_size
+        if not found.st_nlink:
+            self._restore()
         self._close()
+
+    def _restore(self) -> None:
+        """Write the file, deleted meanwhile, once more; it is there as long as it is open.
+
+        Beside what has taken its place, if anything has; ``path`` says where.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        if os.path.lexists(self.path):
+            self.path = self.path.with_name(f"{self.path.name}.restored")
+        try:
+            with (
+                Path(f"/proc/self/fd/{self._fd}").open("rb") as kept,
+                os.fdopen(os.open(self.path, flags, 0o600), "wb") as again,
+            ):
+                shutil.copyfileobj(kept, again)
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} was deleted while it was written, and can't be made again: "
+                f"{error.strerror}"
+            ) from None
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -267,16 +257,11 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file as it is; without :meth:`finish` it counts as cut."""
+        """Write the events that wait and close; without :meth:`finish` the file counts as cut."""
+        if self._fd >= 0:
+            with suppress(OutputError):  # an error is on its way already, or all is written
+                self._write_rest()
         self._close()
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Where and why a recording ends early: byte offset of the first unusable byte, and a text."""
-
-    offset: int
-    reason: str
 
 
 class Reader:
@@ -332,29 +317,13 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _stop(self, offset: int, reason: str) -> None:
-        self.cut = Cut(offset, reason)
-
     def _next(self) -> tuple[int, bytes] | None:
         """Kind and payload of the next whole block; None, with ``cut`` set, where there is none."""
-        offset = self._file.tell()
-        head = self._file.read(BLOCK.size)
-        if len(head) < BLOCK.size:
-            self._stop(offset, "ends within a block" if head else "ends without its end block")
+        found = framing.read(self._file)
+        if isinstance(found, Cut):
+            self.cut = found
             return None
-        magic, kind, flags, length, crc = BLOCK.unpack(head)
-        if magic != BLOCK_MAGIC or flags or length > MAX_PAYLOAD:
-            self._stop(offset, "a block has a damaged head")
-            return None
-        payload = self._file.read(length)
-        padding = -length % 8
-        if len(payload) < length or len(self._file.read(padding)) < padding:
-            self._stop(offset, "ends within a block")
-            return None
-        if _checksum(kind, payload) != crc:
-            self._stop(offset, "a block has a wrong checksum")
-            return None
-        return kind, payload
+        return found
 
     def _decode_json(self, payload: bytes) -> Any:
         try:
@@ -381,10 +350,12 @@ class Reader:
         match kind:
             case BlockKind.EVENTS:
                 return EventBlock(np.frombuffer(payload, schema.EVENT_DTYPE))
+            case BlockKind.PACKED_EVENTS:
+                return EventBlock(packing.unpack(payload))
             case BlockKind.NAMES:
                 return NameBlock(np.frombuffer(payload, schema.NAME_DTYPE))
             case BlockKind.LOSSES:
-                return LossBlock(np.frombuffer(payload, "<u8").reshape(schema.LOSS_SHAPE))
+                return LossBlock(_losses(np.frombuffer(payload, "<u8")))
             case BlockKind.SNAPSHOT:
                 values = self._decode_json(payload)
                 found = tuple(_row(Found, row) for row in values.pop("buffers"))
@@ -392,7 +363,17 @@ class Reader:
                 return _row(SnapshotBlock, {**values, "buffers": found, "holders": holders})
             case BlockKind.STACKS:
                 stacks = self._decode_json(payload)
-                return StackBlock({int(key): _texts(frames) for key, frames in stacks.items()})
+                return StackBlock(_stacks(stacks))
+            case BlockKind.USER_STACKS:
+                values = self._decode_json(payload)
+                stacks = _stacks(values.pop("stacks"))
+                return _row(UserStackBlock, {**values, "stacks": stacks})
+            case BlockKind.CGROUPS:
+                paths = self._decode_json(payload)
+                (*texts,) = _texts(list(paths.values()))
+                return CgroupBlock(dict(zip(map(int, paths), texts, strict=True)))
+            case BlockKind.PROBED:
+                return ProbedBlock(tuple(_row(Probed, row) for row in self._decode_json(payload)))
             case BlockKind.END:
                 return _row(EndBlock, self._decode_json(payload))
             case _:

@@ -39,7 +39,11 @@ QUALITY_COLUMNS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Facts about a file; gaps are None. ``missing`` are event kinds that were not observed."""
+    """Facts about a file; gaps are None. ``missing`` are event kinds that were not observed,
+    ``filters`` the options that chose what was recorded, ``looks_between`` the looks at the holders
+    other than at the start and at the end. ``operations`` has, by module ("": the kernel itself),
+    ns since the trace began from which on all its exporters' functions were probed.
+    """
 
     path: str
     release: str | None
@@ -52,6 +56,9 @@ class Recording:
     events: int
     lost_events: int
     missing: dict[str, str]
+    operations: dict[str, int]
+    filters: tuple[str, ...]
+    looks_between: int
     cut: str | None
     ended: str | None
 
@@ -84,9 +91,21 @@ def recording(trace: Trace) -> Recording:
         events=len(trace.raw),
         lost_events=trace.lost_events,
         missing=trace.missing,
+        operations=_operations(trace),
+        filters=trace.filters,
+        looks_between=sum(look.when == "during" for look in trace.looks),
         cut=trace.cut.reason if trace.cut else None,
         ended=trace.reason or None,
     )
+
+
+def _operations(trace: Trace) -> dict[str, int]:
+    since: dict[str, int] = {}
+    for row in trace.probed:
+        if not row.reason:
+            module = row.symbol.partition(":")[0] if ":" in row.symbol else ""
+            since[module] = max(row.ts - trace.start, since.get(module, 0))
+    return since
 
 
 def _part(header: dict[str, Any], key: str) -> dict[str, Any]:

@@ -68,7 +68,6 @@ class Ring:
         self._producer = mmap.mmap(fd, page + size, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
         self._consumed = np.frombuffer(self._consumer, "<u8", 1)
         self._produced = np.frombuffer(self._producer, "<u8", 1)
-        self._heads = np.frombuffer(self._producer, "<u4", size // 4, page)
         self._data = np.frombuffer(self._producer, "u1", size, page)
 
     def drain(self) -> NDArray[np.void]:
@@ -78,22 +77,37 @@ class Ring:
         """
         position = int(self._consumed[0])
         available = int(self._produced[0]) - position
-        self._fence()
         count = min(available, CHUNK_BYTES) // self._stride
+        if not count:
+            return np.empty(0, self._dtype)
+        self._fence()
         count = self._committed(position, count)
         if not count:
             return np.empty(0, self._dtype)
         self._fence()
-        taken = self._copy(position, count * self._stride)
+        # as opaque bytes: one copy, however many fields a record has
+        records = np.empty(count, f"V{self._dtype.itemsize}")
+        window = self._window(position, count * self._stride)
+        records[:] = np.ndarray(count, records.dtype, window, HEAD, (self._stride,))
         self._fence()
         self._consumed[0] = position + count * self._stride
-        records = np.frombuffer(taken, np.dtype([("head", "V8"), ("body", self._dtype)]))
-        return records["body"].copy()
+        return records.view(self._dtype)
 
     def _committed(self, position: int, count: int) -> int:
         """How many of the next ``count`` records their producers have finished."""
-        offsets = position + self._stride * np.arange(count, dtype=np.uint64)
-        heads = self._heads[(offsets & np.uint64(self._size - 1)) >> np.uint64(2)]
+        start = position & (self._size - 1)
+        before_end = min(count, -(-(self._size - start) // self._stride))
+        finished = self._finished(start, before_end)
+        if finished < before_end or finished == count:
+            return finished
+        return finished + self._finished(
+            start + before_end * self._stride - self._size, count - before_end
+        )
+
+    def _finished(self, start: int, count: int) -> int:
+        """The same for records whose heads lie before the ring's end, from offset ``start`` on."""
+        # copied: each head is read once, as its producer may finish it at any time
+        heads = np.ndarray(count, "<u4", self._data, start, (self._stride,)).copy()
         unfinished = np.flatnonzero(heads != self._dtype.itemsize)
         if not len(unfinished):
             return count
@@ -104,15 +118,16 @@ class Ring:
             )
         return first
 
-    def _copy(self, position: int, length: int) -> NDArray[np.uint8]:
+    def _window(self, position: int, length: int) -> NDArray[np.uint8]:
+        """The ring's bytes from ``position`` on; copied only where they lie across its end."""
         start = position & (self._size - 1)
         head = self._data[start : start + length]
         if len(head) == length:
-            return head.copy()
+            return head
         return np.concatenate([head, self._data[: length - len(head)]])
 
     def close(self) -> None:
         """Unmap the ring."""
-        del self._consumed, self._produced, self._heads, self._data
+        del self._consumed, self._produced, self._data
         self._consumer.close()
         self._producer.close()

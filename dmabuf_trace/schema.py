@@ -15,11 +15,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-VERSION: Final = 1
+from dmabuf_trace.kinds import ALWAYS, KINDS, OPERATIONS, Kind
+
+__all__ = ["KINDS", "OPERATIONS", "Kind"]
+
+VERSION: Final = 2
 """Version of the schema; a reader refuses recordings of a newer one."""
 
 UNKNOWN_STACK: Final = -1
-"""Value of ``stack`` in an event that carries no kernel stack."""
+"""Value of ``stack`` and ``user_stack`` in an event that carries none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +33,6 @@ class Field:
     name: str
     type: str
     doc: str
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One event kind; the texts say what the general fields mean in it, ``""`` means unused (0)."""
-
-    id: int
-    name: str
-    doc: str
-    source: str
-    object: str = ""
-    value: str = ""
-    aux: str = ""
-    detail: str = ""
-    ret: str = ""
-    timed: bool = False
-    stack: bool = False
-    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +59,8 @@ EVENT_FIELDS: Final = (
     Field("pid", "u32", "process (tgid) of the calling thread"),
     Field("tid", "u32", "calling thread"),
     Field("ret", "s32", "0, or the negative errno that the call returned"),
-    Field("stack", "s32", "id of the kernel stack; -1: none"),
+    Field("stack", "s16", "id of the kernel stack; -1: none"),
+    Field("user_stack", "s16", "id of the user stack; -1: none"),
     Field("detail", "u32", "per kind"),
     Field("kind", "u16", "one of the kinds below"),
     Field("cpu", "u16", "processor that made the record"),
@@ -82,16 +69,21 @@ EVENT_FIELDS: Final = (
 NAME_TEXT, NAME_DRIVER, NAME_BUS = 64, 32, 16
 
 NAME_FIELDS: Final = (
-    Field("id", "u64", "string id (hash of the text), or the thread for a comm"),
+    Field(
+        "id",
+        "u64",
+        "string id (hash of the text); comm: thread; operation: address of the function",
+    ),
     Field("ts", "u64", "ns, CLOCK_MONOTONIC, from when on the name holds"),
     Field("type", "u32", "one of the name types below"),
-    Field("pid", "u32", "process (tgid), for a comm"),
+    Field("pid", "u32", "process (tgid), for a comm; operation number, for an operation"),
+    Field("cgroup", "u64", "cgroup of the thread (cgroup v2: inode of its directory), for a comm"),
     Field("text", f"char[{NAME_TEXT}]", "the name, NUL-terminated, cut where too long"),
     Field("driver", f"char[{NAME_DRIVER}]", "driver bound to a device; empty: none"),
     Field("bus", f"char[{NAME_BUS}]", "bus of a device; empty: none"),
 )
 
-NAME_TYPES: Final = {"exporter": 1, "device": 2, "buffer": 3, "comm": 4}
+NAME_TYPES: Final = {"exporter": 1, "device": 2, "buffer": 3, "comm": 4, "operation": 5}
 
 COMM, BUFFER_NAME = 16, 32
 
@@ -113,6 +105,7 @@ HELD_FIELDS: Final = (
     Field("size", "u64", "bytes"),
     Field("start", "u64", "start address of a VMA; 0: an fd"),
     Field("length", "u64", "length of a VMA in bytes; 0: an fd"),
+    Field("table", "u64", "struct files_struct that the fd is in; 0: a VMA"),
     Field("pid", "u32", "process (tgid) that holds it"),
     Field("fd", "s32", "fd number; -1: a VMA"),
     Field("comm", f"char[{COMM}]", "name of the process"),
@@ -120,242 +113,22 @@ HELD_FIELDS: Final = (
 )
 """An fd or a VMA of a process, as the task iterators give it."""
 
-KINDS: Final = (
-    Kind(
-        1,
-        "export",
-        "an exporter made a buffer",
-        "dma_buf_export()",
-        object="struct dma_buf; 0 on failure",
-        value="size in bytes",
-        aux="string id of the exporter",
-        detail="flags given by the exporter (O_RDWR, O_CLOEXEC)",
-        ret="errno of a failed export",
-        timed=True,
-        stack=True,
-    ),
-    Kind(
-        2,
-        "fd_install",
-        "a file descriptor for the buffer appeared in a process",
-        "fd_install()",
-        object="struct file",
-        detail="fd number",
-        caveat="the one function that PRIME, heaps, dup, F_DUPFD and SCM_RIGHTS all pass; dup2 and "
-        "fork do not",
-    ),
-    Kind(
-        3,
-        "attach",
-        "an importer device attached, or was refused",
-        "dma_buf_dynamic_attach()",
-        object="struct dma_buf_attachment; 0 on failure",
-        value="struct device",
-        aux="string id of the device",
-        detail="bit 0: dynamic importer, bit 1: peer2peer allowed",
-        ret="errno of a refused attach (-EBUSY: the backing storage does not fit the device)",
-        timed=True,
-        stack=True,
-        caveat="dma_buf_attach() ends in this function: probing both would count twice",
-    ),
-    Kind(
-        4,
-        "detach",
-        "an importer device detached",
-        "dma_buf_detach()",
-        object="struct dma_buf_attachment",
-        aux="string id of the device",
-        caveat="made at entry: the address is free for the next attach when the call returns. "
-        "The detach inside a failing attach (6.1, 6.12) makes no event",
-    ),
-    Kind(
-        5,
-        "map",
-        "an attachment was mapped into its device's address space",
-        "dma_buf_map_attachment()",
-        object="struct dma_buf_attachment",
-        value="struct sg_table; 0 on failure",
-        aux="string id of the device",
-        detail="enum dma_data_direction",
-        ret="errno of a failed map",
-        timed=True,
-        caveat="the _unlocked variant calls this function: one event, without its lock wait. Up to "
-        "6.12 an exporter may hand out a cached mapping again: same sg_table, no work done",
-    ),
-    Kind(
-        6,
-        "unmap",
-        "a mapping was given back",
-        "dma_buf_unmap_attachment()",
-        object="struct dma_buf_attachment",
-        value="struct sg_table",
-        aux="string id of the device",
-        detail="enum dma_data_direction",
-        caveat="made at entry, before the sg_table can be reused",
-    ),
-    Kind(
-        7,
-        "cpu_begin",
-        "user space began CPU access",
-        "dma_buf_ioctl(DMA_BUF_IOCTL_SYNC)",
-        detail="sync flags: 1 read, 2 write",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        8,
-        "cpu_end",
-        "user space ended CPU access",
-        "dma_buf_ioctl(DMA_BUF_IOCTL_SYNC)",
-        detail="sync flags: 1 read, 2 write, 4 end",
-        ret="errno",
-        timed=True,
-        caveat="the compiler inlines dma_buf_end_cpu_access() into the ioctl: a probe on that "
-        "function sees no END from user space",
-    ),
-    Kind(
-        9,
-        "mmap",
-        "the buffer was mapped into a process through its own fd",
-        "dma_buf_mmap_internal()",
-        object="start address of the VMA",
-        value="length of the VMA in bytes",
-        aux="page offset",
-        detail="low 32 bits of vm_flags",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        10,
-        "mmap_importer",
-        "the buffer was mapped into a process through an importer's fd",
-        "dma_buf_mmap()",
-        object="start address of the VMA",
-        value="length of the VMA in bytes",
-        aux="page offset",
-        detail="low 32 bits of vm_flags",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        11,
-        "set_name",
-        "user space named the buffer",
-        "dma_buf_ioctl(DMA_BUF_SET_NAME)",
-        aux="string id of the name",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        12,
-        "release",
-        "the last reference is gone and the buffer is freed",
-        "dma_buf_file_release()",
-        object="struct dma_buf",
-        caveat="the process is whoever dropped the last reference, a kworker at times",
-    ),
-    Kind(
-        13,
-        "fd_close",
-        "a process let go of a file descriptor of the buffer",
-        "filp_flush(), up to 6.1 filp_close()",
-        object="struct file",
-        value="struct files_struct that the fd was in",
-        caveat="close, dup2 over it, close_range, exec and exit all pass; the fd's number does not",
-    ),
-    Kind(
-        14,
-        "get",
-        "a driver looked a buffer up by fd, and took a reference",
-        "dma_buf_get()",
-        object="struct dma_buf; 0 on failure",
-        detail="fd number",
-        ret="errno (-EINVAL: the fd is no dma-buf)",
-        timed=True,
-        caveat="a reference taken by the inline get_dma_buf() shows nowhere",
-    ),
-    Kind(
-        15,
-        "pin",
-        "an importer pinned the buffer where it is",
-        "dma_buf_pin()",
-        object="struct dma_buf_attachment",
-        aux="string id of the device",
-        ret="errno",
-        timed=True,
-        caveat="pins that the core makes by itself for static importers don't pass here",
-    ),
-    Kind(
-        16,
-        "unpin",
-        "an importer gave its pin back",
-        "dma_buf_unpin()",
-        object="struct dma_buf_attachment",
-        aux="string id of the device",
-    ),
-    Kind(
-        17,
-        "move",
-        "the exporter told its importers that it moves the buffer: mappings are no longer valid",
-        "dma_buf_move_notify(), from 7.1 dma_buf_invalidate_mappings()",
-        object="struct dma_buf",
-    ),
-    Kind(
-        18,
-        "kernel_begin",
-        "a driver began CPU access",
-        "dma_buf_begin_cpu_access()",
-        detail="enum dma_data_direction",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        19,
-        "kernel_end",
-        "a driver ended CPU access",
-        "dma_buf_end_cpu_access()",
-        detail="enum dma_data_direction",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        20,
-        "vmap",
-        "a driver mapped the buffer into the kernel",
-        "dma_buf_vmap()",
-        object="struct dma_buf",
-        ret="errno",
-        timed=True,
-        caveat="counted by the core: only the first one reaches the exporter",
-    ),
-    Kind(
-        21,
-        "vunmap",
-        "a driver gave its kernel mapping back",
-        "dma_buf_vunmap()",
-        object="struct dma_buf",
-    ),
-    Kind(
-        22,
-        "export_sync_file",
-        "user space took the buffer's fences out as a sync_file",
-        "dma_buf_ioctl(DMA_BUF_IOCTL_EXPORT_SYNC_FILE)",
-        value="fd of the sync_file",
-        detail="sync flags: 1 read, 2 write",
-        ret="errno",
-        timed=True,
-    ),
-    Kind(
-        23,
-        "import_sync_file",
-        "user space put a sync_file's fence into the buffer",
-        "dma_buf_ioctl(DMA_BUF_IOCTL_IMPORT_SYNC_FILE)",
-        value="fd of the sync_file",
-        detail="sync flags: 1 read, 2 write",
-        ret="errno",
-        timed=True,
-    ),
+CONFIG_FIELDS: Final = (
+    Field("kernel_stacks", "u64", "bit per kind: its events carry a kernel stack"),
+    Field("user_stacks", "u64", "bit per kind: its events carry a user stack"),
+    Field("kinds", "u64", "bit per kind: it is observed"),
+    Field("task_work_begin", "u64", "where task_work_run() begins; 0: not known"),
+    Field("task_work_end", "u64", "where it ends"),
+    Field("filters", "u64", "FILTER_* bits of the filters that are on; 0: every event passes"),
+    Field("exporter", "u64", "string id of the exporter that passes"),
+    Field("min_size", "u64", "bytes of the smallest buffer that passes"),
+    Field("max_size", "u64", "bytes of the largest buffer that passes"),
+    Field("comm", f"char[{COMM}]", "name of the threads that pass, padded with zeros"),
 )
+"""What the programs are told before they are attached."""
+
+FILTERS: Final = {"pids": 1, "comm": 2, "exporter": 4, "size": 8}
+"""Bits of ``filters``: the first two choose tasks, the others buffers."""
 
 CAUSES: Final = (
     Cause(0, "ring_full", "the ring had no room: the event is gone", "record with a larger --ring"),
@@ -363,26 +136,46 @@ CAUSES: Final = (
         1,
         "inflight_full",
         "the table of calls under way was full: the call's return made no event",
-        "report this: more than 16384 calls under way",
+        "record with a larger --table inflight",
     ),
     Cause(
         2,
         "no_entry",
-        "a return without its entry: the call made no event",
-        "calls nested on one thread, or an entry that was missed",
+        "a return whose entry was missed: the call made no event",
+        "",
     ),
     Cause(
-        3, "string_lost", "a name did not fit its ring: it is shown as unknown until seen again", ""
+        3,
+        "string_lost",
+        "a name did not fit its ring: it is shown as unknown until seen again",
+        "record with a larger --table names",
     ),
-    Cause(4, "stack_lost", "a kernel stack was not kept: the event has none", ""),
+    Cause(4, "stack_lost", "a stack could not be taken: the event has none", ""),
     Cause(5, "unreadable", "the call's arguments could not be read: it made no event", ""),
     Cause(
         6,
         "probe_missed",
         "the kernel passed over the probe, having no room for so many calls at once: no event",
-        "record with a larger --maxactive",
+        "record with --attach kprobe, or a larger --maxactive",
     ),
-    Cause(7, "recursion", "the kernel skipped the program on a busy processor: no event", ""),
+    Cause(
+        7,
+        "recursion",
+        "the kernel skipped the program on a busy processor: no event",
+        "record with --attach auto",
+    ),
+    Cause(
+        8,
+        "stack_collision",
+        "another stack had the place of this one in the table: the event has none",
+        "record with a larger --table stacks, fewer kinds of event (--events), or fewer --stacks",
+    ),
+    Cause(
+        9,
+        "unwatched",
+        "a table of what the filters let pass was full: events are missing from then on",
+        "filter more narrowly, or record without the filter",
+    ),
 )
 
 KIND: Final = {kind.name: kind.id for kind in KINDS}
@@ -401,24 +194,43 @@ WHOLE_EVENT_CAUSES: Final = (
     "unreadable",
     "probe_missed",
     "recursion",
+    "unwatched",
 )
 """Causes that cost a whole event; the others cost a name or a stack."""
 
-KIND_SLOTS, CAUSE_SLOTS = 32, 8
+KIND_SLOTS, CAUSE_SLOTS = 32, 16
 
 NAME_RING_BYTES: Final = 1 << 20
 """Size of the ring for names."""
 
+MAP_ENTRIES: Final = {
+    "names": NAME_RING_BYTES,
+    "inflight": 16384,
+    "stacks": 4096,
+    "user_stacks": 4096,
+    "matching": 65536,
+    "watched": 65536,
+    "pids": 16384,
+}
+"""Sizes of the maps that a capture may make larger, or smaller where it has no use for them."""
+
 STACK_DEPTH: Final = 48
-"""Frames kept of a kernel stack."""
+"""Frames kept of a stack."""
 
 DIRECTIONS: Final = ("bidirectional", "to_device", "from_device", "none")
 """enum dma_data_direction (include/linux/dma-direction.h), by value."""
 
 ATTACH_DYNAMIC, ATTACH_PEER2PEER = 1, 2
+MAP_DIRECTION, MAP_CACHED, MAP_ENTRIES_SHIFT = 3, 4, 8
+MAX_ENTRIES: Final = (1 << 32 - MAP_ENTRIES_SHIFT) - 1
+FD_DUP2: Final = 1
+FENCE_TIMED_OUT: Final = 1
+
+CONTEXTS: Final = ("unknown", "task", "task work", "kernel worker", "kernel thread")
+"""Where a buffer was released, by value."""
 SYNC_READ, SYNC_WRITE, SYNC_END = 1, 2, 4
 
-_NUMPY = {"u64": "<u8", "s64": "<i8", "u32": "<u4", "s32": "<i4", "u16": "<u2"}
+_NUMPY = {"u64": "<u8", "s64": "<i8", "u32": "<u4", "s32": "<i4", "s16": "<i2", "u16": "<u2"}
 
 
 def _dtype(fields: tuple[Field, ...]) -> np.dtype[np.void]:
@@ -432,16 +244,45 @@ EVENT_DTYPE: Final = _dtype(EVENT_FIELDS)
 """numpy dtype of one event: 72 bytes, aligned layout equal to packed layout."""
 
 NAME_DTYPE: Final = _dtype(NAME_FIELDS)
-"""numpy dtype of one name record: 136 bytes."""
+"""numpy dtype of one name record: 144 bytes."""
 
 FOUND_DTYPE: Final = _dtype(FOUND_FIELDS)
 """numpy dtype of a live buffer in a snapshot: 120 bytes."""
 
 HELD_DTYPE: Final = _dtype(HELD_FIELDS)
-"""numpy dtype of an fd or a VMA in a snapshot: 160 bytes."""
+"""numpy dtype of an fd or a VMA in a snapshot: 168 bytes."""
+
+CONFIG_DTYPE: Final = _dtype(CONFIG_FIELDS)
+"""numpy dtype of the configuration."""
+
+STACKED: Final = sum(1 << kind.id for kind in KINDS if kind.stack == ALWAYS)
+"""Bit per kind that carries stacks unless they are not wanted at all."""
+
+STACKABLE: Final = sum(1 << kind.id for kind in KINDS if kind.stack)
+"""Bit per kind that carries stacks where they are asked for."""
+
+PARTS: Final = tuple(kind.id for kind in KINDS if kind.part)
+"""Kinds that are parts of other calls: they begin no life, and their failures are those calls'."""
 
 LOSS_SHAPE: Final = (KIND_SLOTS, CAUSE_SLOTS)
 """Shape of the loss counters: ``losses[kind id, cause id]``, u64, cumulative since attach."""
+
+
+_FNV_BASIS, _FNV_PRIME, _U64 = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1
+
+
+def string_id(name_type: str, text: str) -> int:
+    """The id that the programs give a name which has neither driver nor bus.
+
+    ``intern()`` in ``bpf/emit.bpf.h`` computes it there; a guest test compares the two.
+    """
+    value = (_FNV_BASIS ^ NAME_TYPES[name_type]) * _FNV_PRIME & _U64
+    raw = text.encode(errors="surrogateescape")[: NAME_TEXT - 1].ljust(NAME_TEXT, b"\0")
+    for part in (raw, bytes(NAME_DRIVER), bytes(NAME_BUS)):
+        for word in np.frombuffer(part, "<u8").tolist():
+            value = (value ^ word) * _FNV_PRIME & _U64
+        value ^= value >> 29
+    return value
 
 
 def lost_events(losses: NDArray[np.uint64]) -> int:

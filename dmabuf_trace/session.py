@@ -27,6 +27,9 @@ from dmabuf_trace.errors import CommandNotExecutableError, CommandNotFoundError,
 
 DRAIN_SECONDS: Final = 0.02
 BATCHES: Final = 64
+FEW_EVENTS: Final = 1 << 13
+"""A batch of fewer has emptied the ring: what came meanwhile is left for the next time."""
+
 LOSS_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 2.0
@@ -84,18 +87,21 @@ def wait_signal(seconds: float) -> Interrupt | None:
     info = signal.sigtimedwait(SIGNALS, seconds)
     if info is None or info.si_signo == signal.SIGCHLD:
         return None
+    if info.si_signo not in SIGNALS:
+        return None  # stopped, and continued too late: Python then returns what nobody filled in
     return Interrupt(signal.Signals(info.si_signo), from_terminal=info.si_code > 0)
 
 
 class Child:
-    """The command under way."""
+    """The command under way; ``prepare`` was called in its process, ahead of its exec."""
 
-    def __init__(self, command: tuple[str, ...]) -> None:
-        def unblock() -> None:
+    def __init__(self, command: tuple[str, ...], prepare: Callable[[], None]) -> None:
+        def begin() -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            prepare()
 
         try:
-            self._process = subprocess.Popen(command, preexec_fn=unblock)  # noqa: PLW1509
+            self._process = subprocess.Popen(command, preexec_fn=begin)  # noqa: PLW1509
         except OSError as error:
             raise CommandNotExecutableError(
                 f"can't execute {command[0]}: {error.strerror}"
@@ -116,10 +122,37 @@ class Child:
         return self.status() or 0
 
 
+class Periodic:
+    """Does something every so many seconds, while :meth:`turn` is called often enough.
+
+    It never gets more than a tenth of the time: what takes long is done less often.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        action: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds = seconds
+        self._action = action
+        self._clock = clock
+        self._due = clock() + seconds
+
+    def turn(self) -> None:
+        """Do it if it is time."""
+        began = self._clock()
+        if began >= self._due:
+            self._action()
+            self._due = began + max(self._seconds, 10 * (self._clock() - began))
+
+
 class Follower:
     """Hands every batch of a capture to ``sink``, and keeps the loss counters.
 
-    ``losses`` has :data:`schema.LOSS_SHAPE`; ``lost`` is called with them where they grew.
+    ``losses`` has :data:`schema.LOSS_SHAPE`; ``lost`` is called with them where they grew,
+    ``drained`` after every drain with the time (ns, CLOCK_MONOTONIC); ``periodic`` gets its turn
+    between drains.
     """
 
     def __init__(
@@ -127,6 +160,7 @@ class Follower:
         capture: Capture,
         sink: Callable[[Batch], None],
         lost: Callable[[NDArray[np.uint64]], None] = lambda _: None,
+        drained: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.capture = capture
         self.events = 0
@@ -134,7 +168,9 @@ class Follower:
         self.last_event = time.monotonic()
         self._sink = sink
         self._lost = lost
+        self._drained = drained
         self._losses_due = 0.0
+        self.periodic: Periodic | None = None
 
     def drain(self) -> bool:
         """Hand on what has come; whether there may be more.
@@ -145,13 +181,16 @@ class Follower:
         more = True
         for _ in range(BATCHES):
             batch = self.capture.drain()
-            more = bool(len(batch.events) or len(batch.names))
+            more = bool(len(batch.events) or len(batch.names) or batch.probed)
             if not more:
                 break
             if len(batch.events):
                 self.last_event = time.monotonic()
                 self.events += len(batch.events)
             self._sink(batch)
+            if len(batch.events) < FEW_EVENTS:
+                break
+        self._drained(time.monotonic_ns())
         if time.monotonic() >= self._losses_due:
             self.count_losses()
         return more
@@ -187,7 +226,7 @@ def follow(follower: Follower, command: tuple[str, ...], duration: float | None)
     command alone. Where the sink fails the command is waited for before the failure goes on: a
     full disk must not take the workload with it. Call within :func:`signals_waited_for`.
     """
-    child = Child(command) if command else None
+    child = Child(command, follower.capture.watch.follow_this) if command else None
     try:
         ending = _loop(follower, duration, child)
         if child:
@@ -206,6 +245,8 @@ def _loop(follower: Follower, duration: float | None, child: Child | None) -> En
     while True:
         interrupt = wait_signal(DRAIN_SECONDS)
         follower.drain()
+        if follower.periodic:
+            follower.periodic.turn()
         if child and (status := child.status()) is not None:
             return Ending(reason or "command ended", status)
         if interrupt and (reason or not child):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import bufinfo
+from dmabuf_trace.blocks import Found, Holder, SnapshotBlock
 from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.loader.iterators import Iterators
-from dmabuf_trace.recording import Found, Holder, SnapshotBlock
 
 LINK: Final = "/dmabuf:"
 """What readlink of /proc/PID/fd/N begins with for a dma-buf; the buffer's name follows."""
@@ -35,6 +35,10 @@ KERNEL_THREAD: Final = 0x00200000
 _MAPS_LINE: Final = re.compile(
     rb"^([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ \S+ (\d+) +/dmabuf:([^\n]*)$", re.MULTILINE
 )
+
+
+def _nothing() -> None:
+    pass
 
 
 class Looker:
@@ -51,24 +55,40 @@ class Looker:
         except UntraceableError as error:
             self.without = str(error)
 
-    def take(self, when: str, *, with_bufinfo: bool = False) -> SnapshotBlock:
-        """Look now; ``when`` names the look: "start" and "end" of a recording.
+    def take(
+        self,
+        when: str,
+        *,
+        with_bufinfo: bool = False,
+        meanwhile: Callable[[], object] = _nothing,
+    ) -> SnapshotBlock:
+        """Look now; ``when`` names the look: "start", "during" and "end" of a recording.
 
         ``with_bufinfo`` also reads debugfs, which blocks whoever exports or releases meanwhile.
+        Iterators take milliseconds; reading /proc takes long, and calls ``meanwhile`` between
+        processes.
 
         Raises:
             UntraceableError: bufinfo was asked for and can't be read.
         """
-        taken = self._best(when)
+        taken = self._best(when, meanwhile)
         return _with_bufinfo(taken) if with_bufinfo else taken
 
-    def _best(self, when: str) -> SnapshotBlock:
+    def _best(self, when: str, meanwhile: Callable[[], object]) -> SnapshotBlock:
         if self._iterators:
             try:
                 return from_iterators(when, self._iterators)
             except UntraceableError as error:  # a recording must not end for want of this
                 self.without = str(error)
-        return from_proc(when)
+        return from_proc(when, meanwhile=meanwhile)
+
+    @property
+    def tables(self) -> dict[int, int]:
+        """From the last look: address of each files_struct that holds fds of buffers, how many.
+
+        Empty where /proc was looked at: it doesn't show them.
+        """
+        return self._iterators.tables if self._iterators else {}
 
     def close(self) -> None:
         """Unload the iterators."""
@@ -189,8 +209,10 @@ def _is_kernel_thread(process: Path) -> bool:
     return False
 
 
-def from_proc(when: str, proc: Path = PROC) -> SnapshotBlock:
-    """Read all processes.
+def from_proc(
+    when: str, proc: Path = PROC, meanwhile: Callable[[], object] = _nothing
+) -> SnapshotBlock:
+    """Read all processes, and call ``meanwhile`` between them.
 
     A process that ends meanwhile is left out; one that may not be looked into is counted in
     ``unreadable``. A buffer that is only mapped is a holder's row without one in ``buffers``: its
@@ -204,6 +226,7 @@ def from_proc(when: str, proc: Path = PROC) -> SnapshotBlock:
         if not process.name.isdigit():
             continue
         pid = int(process.name)
+        meanwhile()
         try:
             comm = (process / "comm").read_text(errors="backslashreplace").rstrip("\n")
             holders += _fds(process, pid, comm, found)

@@ -6,7 +6,9 @@ Must not know terminals.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace import holders, schema
@@ -22,18 +24,23 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 _DEPTH: Final = {"attach": 1, "detach": 1, "map": 2, "unmap": 2}
+_OF_OPERATION: Final = {"pin": 2, "unpin": 2, "map": 2, "unmap": 2, "attach": 1, "detach": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """An event: its raw fields, ns since the trace began, 0 (buffer), 1 (attachment) or 2 (mapping)
-    deep, the attachment's id or None, the frames of its stack or None."""
+    deep, the attachment's id or None, the frames of its stacks or None.
+
+    A part of a call comes behind the call, one deeper, though its record was made before.
+    """
 
     event: Row
     since_ns: int
     depth: int
     attachment_id: int | None
     stack: list[str] | None
+    user_stack: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +86,13 @@ def tell(trace: Trace, wanted: str) -> Story:
     view = View(trace, holders.NEEDS)
     mine = (trace.rows.event_buffers == buffer["id"]).nonzero()[0]
     mine = mine[trace.raw["ts"][mine].argsort(kind="stable")]
-    steps = tuple(
-        _step(trace, view, row, attachment)
-        for row, attachment in zip(
-            trace.raw[mine], trace.rows.event_attachments[mine].tolist(), strict=True
-        )
+    steps = _nested(
+        [
+            _step(trace, view, row, attachment)
+            for row, attachment in zip(
+                trace.raw[mine], trace.rows.event_attachments[mine].tolist(), strict=True
+            )
+        ]
     )
     held_by = holders.at_end(view).get(buffer["id"], []) if buffer["open"] else []
     return Story(
@@ -103,13 +112,51 @@ def _of(buffer: Row, table: pd.DataFrame) -> list[Row]:
     return records(table[(table["buffer_id"] == buffer["id"]).fillna(False)])
 
 
+def _nested(steps: list[Step]) -> tuple[Step, ...]:
+    """Each part behind the innermost call on its thread that it lies in, and one deeper.
+
+    ``steps`` come in order of time; a call's own record follows those of its parts.
+    """
+    inside: dict[int, list[Step]] = defaultdict(list)
+    waiting: dict[int, list[tuple[int, Step]]] = defaultdict(list)  # parts, by thread
+    ordered: list[Step | None] = []
+    for step in steps:
+        event = step.event
+        parts = waiting[event["tid"]]
+        if event["dur"]:
+            begin = event["ts"] - event["dur"]
+            while parts and parts[-1][1].event["ts"] - parts[-1][1].event["dur"] >= begin:
+                at, part = parts.pop()
+                ordered[at] = None
+                inside[id(step)].insert(0, part)
+        if event["kind"] in schema.PARTS:
+            parts.append((len(ordered), step))
+        ordered.append(step)
+
+    def unfold(step: Step, depth: int) -> Iterator[Step]:
+        yield replace(step, depth=depth)
+        for part in inside[id(step)]:
+            yield from unfold(part, depth + 1)
+
+    tops = (step for step in ordered if step)
+    return tuple(each for step in tops for each in unfold(step, step.depth))
+
+
 def _step(trace: Trace, view: View, row: Any, attachment: int) -> Step:
     event = dict(zip(row.dtype.names, row.item(), strict=True))
     kind = schema.KIND_NAMES.get(event["kind"], "")
     return Step(
         event=event,
         since_ns=event["ts"] - trace.start,
-        depth=_DEPTH.get(kind, 0),
+        depth=_depth(kind, event["detail"]),
         attachment_id=attachment or None,
         stack=view.stack(event["stack"]),
+        user_stack=view.user_stack(event["user_stack"]),
     )
+
+
+def _depth(kind: str, detail: int) -> int:
+    """How deep an event lies by its kind; an operation that is part of no call, as that call."""
+    if kind == "operation" and 0 < detail <= len(schema.OPERATIONS):
+        return _OF_OPERATION.get(schema.OPERATIONS[detail - 1], 0)
+    return _DEPTH.get(kind, 0)

@@ -52,6 +52,28 @@ def _name(piece: bytes, start: int) -> str:
     return " ".join(fields[2:4])
 
 
+def extent(function: str, path: Path = KALLSYMS) -> tuple[int, int]:
+    """Where a function of the kernel itself begins and the next one does; (0, 0): not known.
+
+    Reads no further than that: such functions are ahead of the modules', in order of address.
+    """
+    line_end = f" {function}\n".encode()
+    begin = 0
+    for piece in _pieces(path):
+        at = piece.find(line_end)
+        if not begin and at < 0:
+            continue
+        starts, addresses = _line_addresses(piece)
+        if not begin:
+            begin = int(addresses[np.searchsorted(starts, at) - 1])
+            if not begin:  # hidden
+                break
+        behind = addresses[addresses > begin]
+        if len(behind):
+            return begin, int(behind.min())
+    return 0, 0
+
+
 def resolve(addresses: Iterable[int], path: Path = KALLSYMS) -> dict[int, str]:
     """Text for each address: ``name+0x1f [module]``, or the bare address where nothing fits.
 

@@ -45,6 +45,7 @@ BUFFER_DTYPE: Final = np.dtype(
         ("pid", "<u4"),
         ("tid", "<u4"),
         ("stack", "<i4"),
+        ("user_stack", "<i4"),
         ("export_flags", "<u4"),
         ("fd_installs", "<u4"),
         ("mmaps", "<u4"),
@@ -67,6 +68,7 @@ ATTACHMENT_DTYPE: Final = np.dtype(
         ("pid", "<u4"),
         ("tid", "<u4"),
         ("stack", "<i4"),
+        ("user_stack", "<i4"),
         ("importer", "<u4"),
         ("flags", "<i4"),
     ]
@@ -85,11 +87,13 @@ MAPPING_DTYPE: Final = np.dtype(
         ("device", "<u8"),
         ("pid", "<u4"),
         ("tid", "<u4"),
-        ("direction", "<u4"),
+        ("detail", "<u4"),
         ("flags", "<i4"),
     ]
 )
-"""A mapping from the return of map to the entry of unmap; ``dur`` is the map call's length."""
+"""A mapping from the return of map to the entry of unmap; ``dur`` is the map call's length.
+
+``detail`` is that of the event."""
 
 ERROR_DTYPE: Final = np.dtype(
     [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno as errno_names
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -19,31 +19,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmabuf_trace import schema
+from dmabuf_trace import quality, schema
+from dmabuf_trace.blocks import Holder
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
-from dmabuf_trace.lifecycle import Lifecycle
-from dmabuf_trace.names import UNKNOWN, Device, Names
+from dmabuf_trace.framing import Cut
+from dmabuf_trace.names import Device, Names
+from dmabuf_trace.reading import Read
 from dmabuf_trace.reconcile import compare, settle
-from dmabuf_trace.recording import (
-    Cut,
-    EndBlock,
-    EventBlock,
-    Holder,
-    LossBlock,
-    NameBlock,
-    Reader,
-    SnapshotBlock,
-    StackBlock,
-)
-from dmabuf_trace.tables import Flag, Rows, empty
+from dmabuf_trace.recording import Reader
+from dmabuf_trace.tables import Flag, Rows
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
 
-BATCH_EVENTS: Final = 1 << 16
-RECONCILE_NAMED: Final = 8
-"""Buffers named in a row about a difference."""
+TASK_FILTERS: Final = {"--pid", "--only-command", "--comm"}
+"""Options by which an export in the trace may be left out, and its buffer watched later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,50 +48,6 @@ class Probe:
     without: str
 
 
-@dataclass(slots=True)
-class _Read:
-    """What the blocks of a file hold."""
-
-    lifecycle: Lifecycle = field(default_factory=Lifecycle)
-    events: list[Structs] = field(default_factory=lambda: [empty(schema.EVENT_DTYPE)])
-    rows: list[Rows] = field(default_factory=list)
-    waiting: list[Structs] = field(default_factory=list)
-    snapshots: dict[str, SnapshotBlock] = field(default_factory=dict)
-    losses: Array = field(default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64))
-    stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
-    end: EndBlock | None = None
-
-    def take(self, reader: Reader) -> None:
-        for block in reader.blocks():
-            match block:
-                case EventBlock(events):
-                    self.waiting.append(events)
-                    if sum(map(len, self.waiting)) >= BATCH_EVENTS:
-                        self.feed()
-                case NameBlock(names):
-                    self.lifecycle.feed_names(names)
-                case SnapshotBlock():
-                    self.feed()
-                    self.lifecycle.feed_snapshot(block)
-                    self.snapshots[block.when] = block
-                case LossBlock(losses):
-                    self.losses = losses
-                case StackBlock(stacks):
-                    self.stacks |= stacks
-                case EndBlock():
-                    self.end = block
-        self.feed()
-        self.rows.append(self.lifecycle.finish())
-
-    def feed(self) -> None:
-        """Pair what is waiting: a quiet recording has thousands of blocks of a few events."""
-        if self.waiting:
-            events = np.concatenate(self.waiting)
-            self.waiting.clear()
-            self.events.append(events)
-            self.rows.append(self.lifecycle.feed(events))
-
-
 def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as gzip.open
     """Read a recording.
 
@@ -109,7 +56,7 @@ def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as
             is read up to its last whole block, see :attr:`Trace.cut`.
     """
     with Reader(Path(path)) as reader:
-        read = _Read()
+        read = Read()
         read.take(reader)
         return Trace(Path(path), reader.header, read, reader.cut)
 
@@ -117,13 +64,17 @@ def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as
 class Trace:
     """One recording, its tables made when they are first asked for (:data:`columns.TABLES`)."""
 
-    def __init__(self, path: Path, header: dict[str, Any], read: _Read, cut: Cut | None) -> None:
+    def __init__(self, path: Path, header: dict[str, Any], read: Read, cut: Cut | None) -> None:
         self.path = path
         self.header = header
         self.cut = cut
         self.stacks = read.stacks
+        self.user_stacks = read.user_stacks.stacks
+        self._user_stacks = read.user_stacks
         self.losses = read.losses
         self.snapshots = read.snapshots
+        self.probed = tuple(read.probed)
+        self.looks = tuple(read.looks)
         self.reason = read.end.reason if read.end else ""
         self.names: Names = read.lifecycle.names
         self.raw: Structs = np.concatenate(read.events)
@@ -147,7 +98,7 @@ class Trace:
         if len(self.raw):
             yield int(self.raw["ts"].min())
             yield int(self.raw["ts"].max())
-        yield from (snapshot.ts for snapshot in self.snapshots.values())
+        yield from (snapshot.ts for snapshot in self.looks)
         if self._end_ts:
             yield self._end_ts
 
@@ -169,10 +120,14 @@ class Trace:
 
     @cached_property
     def missing(self) -> dict[str, str]:
-        """Event kinds that were not observed, and why."""
-        seen = {probe.kind for probe in self.probes if probe.attached}
-        lost = {probe.kind: probe.reason for probe in self.probes if not probe.attached}
-        return {kind: reason for kind, reason in lost.items() if kind not in seen}
+        """Event kinds that were not observed, or not all of them, and why."""
+        return {probe.kind: probe.reason for probe in self.probes if not probe.attached}
+
+    @cached_property
+    def filters(self) -> tuple[str, ...]:
+        """The options that chose what was recorded; none: everything was."""
+        options = self.header.get("filters")
+        return tuple(map(str, options)) if isinstance(options, list) else ()
 
     @cached_property
     def lost_events(self) -> int:
@@ -199,7 +154,7 @@ class Trace:
                 **_flags(rows, open=Flag.OPEN, end_lost=Flag.END_LOST),
                 "export_ns": gaps(rows["dur"], begun),
                 **self._caller(rows, begun, "begin"),
-                "stack": gaps(rows["stack"], rows["stack"] >= 0),
+                **_stacks(rows),
                 "fd_installs": self._observed(rows["fd_installs"], "fd_install"),
                 "mmaps": self._observed(rows["mmaps"], "mmap", "mmap_importer"),
                 "address": rows["address"],
@@ -212,7 +167,8 @@ class Trace:
         born_before = rows["flags"] & Flag.BORN_BEFORE != 0
         first = rows["inode"][begun].min(initial=np.iinfo(np.uint64).max)
         unseen = "unknown" if "export" in self.missing else "before"
-        lost = np.where(rows["inode"] > first, "lost", unseen)
+        by_task = not TASK_FILTERS.isdisjoint(self.filters)
+        lost = np.where(rows["inode"] > first, "unwatched" if by_task else "lost", unseen)
         return np.where(begun, "exported", np.where(born_before, "before", lost))
 
     @cached_property
@@ -234,7 +190,7 @@ class Trace:
                 "outlived": late,
                 "attach_ns": gaps(rows["dur"], begun),
                 **self._caller(rows, begun, "begin"),
-                "stack": gaps(rows["stack"], rows["stack"] >= 0),
+                **_stacks(rows),
                 "address": rows["address"],
                 "device_address": rows["device_address"],
             },
@@ -251,7 +207,7 @@ class Trace:
         attach_seen = look_up(rows["attachment_id"], of["id"], of["begin"]) != 0
         sizes = look_up(rows["buffer_id"], self.rows.buffers["id"], self.rows.buffers["size"])
         times = np.where(begun, rows["begin"], rows["end"])
-        directions = np.append(np.array(schema.DIRECTIONS, object), UNKNOWN)
+        directions = np.array(schema.DIRECTIONS, object)
         return pd.DataFrame(
             {
                 "id": rows["id"],
@@ -260,13 +216,13 @@ class Trace:
                 "size_bytes": gaps(sizes, sizes != 0),
                 **self._device(rows["device"]),
                 "importer": strings(importers, attach_seen),
-                "direction": strings(directions[np.minimum(rows["direction"], 4)]),
+                "direction": strings(directions[rows["detail"] & schema.MAP_DIRECTION]),
+                "entries": gaps(rows["detail"] >> schema.MAP_ENTRIES_SHIFT, begun),
+                "cached": _truths(rows["detail"] & schema.MAP_CACHED != 0, begun),
                 **self._life(rows),
                 **_flags(rows, open=Flag.OPEN, end_lost=Flag.END_LOST, outlived=Flag.OUTLIVED),
                 "map_ns": gaps(rows["dur"], begun),
-                "pid": rows["pid"].astype(np.int64),
-                "tid": rows["tid"].astype(np.int64),
-                "comm": strings(self.names.comms(rows["tid"], times)),
+                **self._thread(rows, times),
                 "sgt": rows["sgt"],
             },
             columns=list(TABLES["mappings"]),
@@ -300,9 +256,7 @@ class Trace:
                 "errno": rows["errno"].astype(np.int64),
                 "error": strings(np.array(named, object)),
                 "call_ns": signed(rows["dur"]),
-                "pid": rows["pid"].astype(np.int64),
-                "tid": rows["tid"].astype(np.int64),
-                "comm": strings(self.names.comms(rows["tid"], rows["ts"])),
+                **self._thread(rows, rows["ts"]),
                 "cpu": rows["cpu"].astype(np.int64),
             },
             columns=list(TABLES["errors"]),
@@ -327,10 +281,8 @@ class Trace:
                 **{column: rows[column] for column in ("object", "value", "aux")},
                 **{column: rows[column].astype(np.int64) for column in ("detail", "ret")},
                 "call_ns": gaps(rows["dur"], timed),
-                "pid": rows["pid"].astype(np.int64),
-                "tid": rows["tid"].astype(np.int64),
-                "comm": strings(self.names.comms(rows["tid"], rows["ts"])),
-                "stack": gaps(rows["stack"], rows["stack"] >= 0),
+                **self._thread(rows, rows["ts"]),
+                **_stacks(rows),
                 "cpu": rows["cpu"].astype(np.int64),
             },
             columns=list(TABLES["events"]),
@@ -340,8 +292,8 @@ class Trace:
     def holders(self) -> pd.DataFrame:
         """One row per fd and VMA of the snapshots."""
         rows = [
-            (when, snapshot.ts, holder)
-            for when, snapshot in self.snapshots.items()
+            (snapshot.when, snapshot.ts, holder)
+            for snapshot in self.looks
             for holder in snapshot.holders
         ]
         found: list[Holder] = [holder for _, _, holder in rows]
@@ -368,64 +320,31 @@ class Trace:
         )
 
     @cached_property
+    def operations(self) -> pd.DataFrame:
+        """One row per exporter's function that was found and probed while recording."""
+        rows = [(row.ts, row.operation, row.symbol, row.reason) for row in self.probed]
+        frame = pd.DataFrame(rows, columns=list(TABLES["operations"]))
+        texts = dict.fromkeys(("operation", "symbol", "reason"), "string")
+        return frame.astype({"ts": "int64", **texts})
+
+    @cached_property
     def quality(self) -> pd.DataFrame:
         """One row per reason to doubt an answer; no rows: nothing is known to be missing."""
-        rows = [*self._loss_rows(), *self._gap_rows(), *self._reconcile_rows()]
-        frame = pd.DataFrame(rows, columns=list(TABLES["quality"]))
-        return frame.astype(
-            {
-                **dict.fromkeys(("what", "kind", "cause", "hint"), "string"),
-                "count": "Int64",
-                "share": "Float64",
-                "whole_event": "bool",
-            }
+        seen = np.bincount(self.raw["kind"], minlength=schema.KIND_SLOTS)
+        return quality.frame(
+            (
+                *quality.losses(self.losses, seen),
+                *quality.gaps(self.missing, self.cut, self.looks, self._no_cgroups),
+                *quality.operations(self.probed),
+                *quality.differences(self._differences),
+                *quality.filters(self.filters, self.snapshots.get("start")),
+                *quality.user_stacks(self._user_stacks),
+            )
         )
 
-    def _loss_rows(self) -> Iterator[tuple[Any, ...]]:
-        seen = np.bincount(self.raw["kind"], minlength=schema.KIND_SLOTS)
-        for kind, cause in np.argwhere(self.losses).tolist():
-            lost = int(self.losses[kind, cause])
-            known = next((row for row in schema.CAUSES if row.id == cause), None)
-            whole = known is None or known.name in schema.WHOLE_EVENT_CAUSES
-            yield (
-                "loss",
-                schema.KIND_NAMES.get(kind, f"kind {kind}"),
-                known.name if known else f"cause {cause}",
-                lost,
-                lost / (lost + int(seen[kind])) if whole else pd.NA,
-                whole,
-                known.hint if known else "",
-            )
-
-    def _gap_rows(self) -> Iterator[tuple[Any, ...]]:
-        for kind, reason in self.missing.items():
-            yield ("probe", kind, reason, pd.NA, pd.NA, True, "see: dmabuf-trace doctor")
-        if self.cut:
-            hint = "everything up to there is shown"
-            yield ("cut", pd.NA, self.cut.reason, pd.NA, pd.NA, True, hint)
-        if "end" not in self.snapshots:
-            hint = "who holds a buffer is not known"
-            yield ("snapshot", pd.NA, "no snapshot at the end", pd.NA, pd.NA, False, hint)
-        for when, snapshot in self.snapshots.items():
-            if snapshot.unreadable:
-                hint = f"they may hold buffers at the {when}: record as root"
-                yield (
-                    *("processes", pd.NA, "could not be looked into"),
-                    *(snapshot.unreadable, pd.NA, False, hint),
-                )
-
-    def _reconcile_rows(self) -> Iterator[tuple[Any, ...]]:
-        """Where events and the kernel's list of buffers at the end disagree."""
-        for kind, inodes, what in (
-            ("release", self._differences.gone, "not released, but gone from the kernel's list"),
-            ("export", self._differences.unknown, "on the kernel's list, but never seen"),
-        ):
-            if inodes:
-                named = ", ".join(map(str, inodes[:RECONCILE_NAMED]))
-                more = ", ..." if len(inodes) > RECONCILE_NAMED else ""
-                hint = f"its {kind} was lost, or under way at the end"
-                cause = f"{what}: buffer {named}{more}"
-                yield ("reconcile", kind, cause, len(inodes), pd.NA, True, hint)
+    @property
+    def _no_cgroups(self) -> str:
+        return str(self.header.get("no_cgroups") or "")
 
     # groups of columns that tables share
 
@@ -447,7 +366,20 @@ class Trace:
             "pid": gaps(rows["pid"], known),
             "tid": gaps(rows["tid"], known),
             "comm": strings(self.names.comms(rows["tid"], rows[time]), known),
+            "cgroup": self._cgroup(rows, rows[time], known),
         }
+
+    def _thread(self, rows: Structs, times: Array) -> dict[str, Any]:
+        return {
+            "pid": rows["pid"].astype(np.int64),
+            "tid": rows["tid"].astype(np.int64),
+            "comm": strings(self.names.comms(rows["tid"], times)),
+            "cgroup": self._cgroup(rows, times, np.ones(len(rows), np.bool_)),
+        }
+
+    def _cgroup(self, rows: Structs, times: Array, known: Array) -> pd.Series[str]:
+        paths = self.names.cgroups(rows["tid"], times)
+        return strings(paths, known & np.array([path is not None for path in paths], np.bool_))
 
     def _buffer(self, rows: Structs) -> dict[str, Any]:
         of = self.rows.buffers
@@ -481,10 +413,18 @@ def _flags(rows: Structs, **flags: Flag) -> dict[str, Array]:
     return {name: rows["flags"] & flag != 0 for name, flag in flags.items()}
 
 
+def _stacks(rows: Structs) -> dict[str, Any]:
+    return {name: gaps(rows[name], rows[name] >= 0) for name in ("stack", "user_stack")}
+
+
 def _kinds(ids: Array) -> Array:
     distinct, index = np.unique(ids, return_inverse=True)
     known = [schema.KIND_NAMES.get(kind, f"kind {kind}") for kind in distinct.tolist()]
     return np.array(known, object)[index]
+
+
+def _truths(values: Array, known: Array) -> pd.Series[bool]:
+    return pd.Series(values, dtype="boolean").mask(~known)
 
 
 def _importers(rows: Structs) -> Array:

@@ -1,38 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``core`` back end: a prebuilt object, relocated against the kernel's BTF by libbpf."""
+"""The ``core`` back end: prebuilt objects, relocated against the kernel's BTF by libbpf."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import resources
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dmabuf_trace import schema
 from dmabuf_trace.errors import UntraceableError
-from dmabuf_trace.loader import tracefs
-from dmabuf_trace.loader.libbpf import Libbpf, ProgramInfo
-from dmabuf_trace.probes import Probe
+from dmabuf_trace.loader.interface import (
+    CORE,
+    FENTRY,
+    KPROBE,
+    MULTI,
+    NO_CHANGE,
+    TRACEPOINT,
+    Link,
+    Want,
+)
+from dmabuf_trace.loader.libbpf import Libbpf, MultiOptions
 
-DEFAULT_MAXACTIVE: Final = 1024
+# enum bpf_attach_type, include/uapi/linux/bpf.h
+TRACE_FEXIT: Final = 25
+TRACE_KPROBE_MULTI: Final = 42
 
+TEACH: Final = "teach"
+"""The program that is not attached but run once."""
 
-@dataclass(frozen=True, slots=True)
-class Attached:
-    """What became of a probe: ``reason`` is "" where it is attached, and then to ``symbol``."""
-
-    probe: Probe
-    symbol: str
-    reason: str
+NO_BTF: Final = "failed to find valid kernel BTF"
+"""What libbpf says, which looks in other places too than /sys."""
 
 
 def object_bytes(part: str = "dmabuf_trace") -> bytes:
-    """The object of a part (``bpf/PART.bpf.c``) that was built for this machine.
+    """The object of a part (see ``bpf/build.py``) that was built for this machine.
 
     Raises:
         UntraceableError: none was built for it.
@@ -47,154 +49,149 @@ def object_bytes(part: str = "dmabuf_trace") -> bytes:
     return file.read_bytes()
 
 
-class CoreLoader:
-    """Loaded and attached programs.
+class CoreLink:
+    """A ``struct bpf_link *``."""
+
+    def __init__(self, lib: Libbpf, pointer: int) -> None:
+        self._lib = lib
+        self._pointer = pointer
+
+    @property
+    def fd(self) -> int:
+        """The link's file descriptor."""
+        return int(self._lib.bpf_link__fd(self._pointer))
+
+    def destroy(self) -> None:
+        """Detach."""
+        self._lib.bpf_link__destroy(self._pointer)
+
+
+class CoreBackend:
+    """Programs from one object, or from several that share the maps of the first.
 
     Args:
-        probes: what to attach; one that can't be is kept as missing in :attr:`attached`.
+        lib: libbpf.
         ring_bytes: size of the event ring, a power of two of at least one page.
-        maxactive: calls that may be under way at once per timed function.
-
-    Raises:
-        UntraceableError: the kernel or this user can't load the programs.
+        entries: sizes of other maps, where they are to differ from those in the source.
     """
 
-    def __init__(
-        self, probes: Sequence[Probe], *, ring_bytes: int, maxactive: int = DEFAULT_MAXACTIVE
-    ) -> None:
-        self._lib = Libbpf()
-        self._links: list[int] = []
-        self._programs: dict[str, tuple[Probe, int]] = {}
-        self.attached: list[Attached] = []
-        self._kprobes = tracefs.KprobeEvents()
-        tracefs.sweep(self._kprobes.tracefs)
-        self._object = self._load(ring_bytes)
-        self._possible_cpus = int(self._lib.libbpf_num_possible_cpus())
-        try:
-            # all entries before any return: a return without its entry would count as a loss
-            entered = [self._attach_entry(probe) for probe in probes]
-            self.attached = [self._attach_return(found, maxactive) for found in entered]
-        except BaseException:
-            self.close()
-            raise
+    name = CORE
+    ways = frozenset((KPROBE, MULTI, FENTRY, TRACEPOINT))
 
-    def _load(self, ring_bytes: int) -> int:
-        data = object_bytes()
+    def __init__(
+        self, lib: Libbpf, ring_bytes: int, entries: Mapping[str, int] = NO_CHANGE
+    ) -> None:
+        self._lib = lib
+        self._sizes = {"events": ring_bytes, **entries}
+        self._objects: list[int] = []
+        self._programs: dict[str, tuple[int, Want]] = {}
+        self._targets: dict[str, str] = {}
+
+    def load(self, wanted: Mapping[str, Want]) -> None:
+        """Load the wanted programs, and no others: fentry has an object of its own."""
+        for part, in_part in (
+            ("dmabuf_trace", {n: want for n, want in wanted.items() if want.way != FENTRY}),
+            ("dmabuf_trace_fentry", {n: want for n, want in wanted.items() if want.way == FENTRY}),
+        ):
+            if in_part:
+                self._load(part, in_part)
+
+    def _load(self, part: str, wanted: Mapping[str, Want]) -> None:
+        data = object_bytes(part)
         opened = self._lib.bpf_object__open_mem(data, len(data), None)
         if not opened:
-            raise UntraceableError(
-                f"the BPF object can't be opened: {self._lib.reason(ctypes.get_errno())}"
+            reason = self._lib.reason(ctypes.get_errno())
+            raise UntraceableError(f"the BPF object can't be opened: {reason}")
+        self._share_maps(opened)
+        program = self._lib.bpf_object__next_program(opened, None)
+        while program:
+            name = self._lib.bpf_program__name(program).decode()
+            chosen = name == TEACH or (
+                name in wanted and self._prepare(program, name, wanted[name])
             )
-        self._lib.bpf_map__set_max_entries(
-            self._lib.bpf_object__find_map_by_name(opened, b"events"), ring_bytes
-        )
+            self._lib.bpf_program__set_autoload(program, chosen)
+            program = self._lib.bpf_object__next_program(opened, program)
+        self._lib.reason(0)
         if error := self._lib.bpf_object__load(opened):
             reason = self._lib.reason(error)
             self._lib.bpf_object__close(opened)
             if os.geteuid() != 0:
                 raise UntraceableError("loading BPF programs needs root", "run with sudo")
+            if NO_BTF in reason:
+                raise UntraceableError("this kernel has no BTF", "the bcc loader does without")
             raise UntraceableError(
                 f"this kernel refuses the BPF programs: {reason}", "see: dmabuf-trace doctor"
             )
-        return int(opened)
+        self._objects.append(int(opened))
+        # what it fails to find out, the first dma-buf teaches
+        teach = self._lib.bpf_object__find_program_by_name(opened, TEACH.encode())
+        self._lib.bpf_prog_test_run_opts(self._lib.bpf_program__fd(teach), None)
 
-    def _attach_entry(self, probe: Probe) -> Attached:
-        reasons = []
-        for symbol in probe.symbols:
-            reason = self._attach(probe, probe.entry, symbol, 0)
-            if not reason:
-                return Attached(probe, symbol, "")
-            reasons.append(reason)
-        return Attached(probe, probe.symbols[0], "; ".join(reasons))
+    def _share_maps(self, opened: int) -> None:
+        if not self._objects:
+            for name, size in self._sizes.items():
+                found = self._lib.bpf_object__find_map_by_name(opened, name.encode())
+                self._lib.bpf_map__set_max_entries(found, size)
+            return
+        found = self._lib.bpf_object__next_map(opened, None)
+        while found:
+            shared = self.map_fd(self._lib.bpf_map__name(found).decode())
+            self._lib.bpf_map__reuse_fd(found, shared)
+            found = self._lib.bpf_object__next_map(opened, found)
 
-    def _attach_return(self, entered: Attached, maxactive: int) -> Attached:
-        probe = entered.probe
-        if entered.reason or not probe.returned:
-            return entered
-        reason = self._attach(probe, probe.returned, entered.symbol, maxactive)
-        return Attached(probe, entered.symbol, reason)
-
-    def _attach(self, probe: Probe, program: str, symbol: str, maxactive: int) -> str:
-        if reason := self._kprobes.add(program, symbol, maxactive):
-            return reason
-        handle = self._lib.bpf_object__find_program_by_name(self._object, program.encode())
-        # a kprobe event is a tracepoint to perf: libbpf opens it by its tracefs name
-        link = self._lib.bpf_program__attach_tracepoint(
-            handle, self._kprobes.group.encode(), program.encode()
-        )
-        if not link:
-            return self._lib.reason(ctypes.get_errno())
-        self._links.append(link)
-        self._programs[program] = (probe, handle)
-        return ""
-
-    def require(self) -> None:
-        """Raise UntraceableError where a probe is missing without which nothing can be told."""
-        for attached in self.attached:
-            if attached.reason and attached.probe.needed:
-                raise UntraceableError(
-                    f"{attached.symbol}() can't be probed: {attached.reason}",
-                    f"without it {attached.probe.without}; see: dmabuf-trace doctor",
-                )
+    def _prepare(self, program: int, name: str, want: Want) -> bool:
+        """Make the program one for its way; whether the kernel can have it."""
+        self._programs[name] = (program, want)
+        if want.way == MULTI:
+            self._lib.bpf_program__set_expected_attach_type(program, TRACE_KPROBE_MULTI)
+        if want.way != FENTRY:
+            return True
+        if want.returned:
+            self._lib.bpf_program__set_expected_attach_type(program, TRACE_FEXIT)
+        for symbol in want.symbols:
+            # fails for what is in no BTF, neither the kernel's nor a module's
+            if not self._lib.bpf_program__set_attach_target(program, 0, symbol.encode()):
+                self._targets[name] = symbol
+                return True
+        return False
 
     def map_fd(self, name: str) -> int:
-        """File descriptor of a map; it belongs to the loader."""
-        return int(
-            self._lib.bpf_map__fd(
-                self._lib.bpf_object__find_map_by_name(self._object, name.encode())
-            )
+        """File descriptor of a map."""
+        found = self._lib.bpf_object__find_map_by_name(self._objects[0], name.encode())
+        return int(self._lib.bpf_map__fd(found))
+
+    def program_fd(self, program: str) -> int:
+        """File descriptor of a program."""
+        return int(self._lib.bpf_program__fd(self._programs[program][0]))
+
+    def attach_event(self, program: str, group: str, event: str) -> Link | str:
+        """Attach to a tracefs event."""
+        handle, _ = self._programs[program]
+        return self._linked(
+            self._lib.bpf_program__attach_tracepoint(handle, group.encode(), event.encode())
         )
 
-    def losses(self) -> NDArray[np.uint64]:
-        """Cumulative loss counters, shape :data:`schema.LOSS_SHAPE`.
+    def attach(self, program: str, symbol: str) -> Link | str:
+        """Attach to a function, or to a raw tracepoint."""
+        handle, want = self._programs[program]
+        if want.way == FENTRY and self._targets.get(program) != symbol:
+            return f"{symbol} is not in the kernel's BTF"
+        if want.way == TRACEPOINT:
+            link = self._lib.bpf_program__attach_raw_tracepoint(handle, symbol.encode())
+        elif want.way == FENTRY:
+            link = self._lib.bpf_program__attach_trace(handle)
+        else:
+            options = MultiOptions.of(symbol, returned=want.returned)
+            link = self._lib.bpf_program__attach_kprobe_multi_opts(
+                handle, None, ctypes.byref(options)
+            )
+        return self._linked(link)
 
-        The programs' own counters, summed over processors, and those that the kernel keeps: hits
-        missed by each kprobe event, and runs skipped by each program. A miss at the entry of a
-        timed call shows as ``no_entry`` at its return and is not counted again.
-        """
-        total = np.zeros(schema.LOSS_SHAPE, np.uint64)
-        per_cpu = np.zeros(self._possible_cpus, np.uint64)
-        fd = self.map_fd("losses")
-        for kind in schema.KIND_NAMES:
-            for cause in range(schema.CAUSE["probe_missed"]):
-                key = ctypes.c_uint32(kind * schema.CAUSE_SLOTS + cause)
-                self._lib.bpf_map_lookup_elem(fd, ctypes.byref(key), per_cpu.ctypes.data)
-                total[kind, cause] = per_cpu.sum()
-        misses = self._kprobes.misses()
-        for program, (probe, handle) in self._programs.items():
-            if program != (probe.returned or probe.entry):
-                continue
-            kind = schema.KIND[probe.kinds[0]]
-            total[kind, schema.CAUSE["probe_missed"]] += misses[program]
-            total[kind, schema.CAUSE["recursion"]] += self._recursion_misses(handle)
-        return total
-
-    def _recursion_misses(self, program: int) -> int:
-        info = ProgramInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        fd = self._lib.bpf_program__fd(program)
-        if self._lib.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size)):
-            return 0
-        return int(info.recursion_misses)
-
-    def stack(self, stack_id: int) -> list[int]:
-        """Return addresses of a kernel stack, innermost first; empty where it is not known."""
-        frames = (ctypes.c_uint64 * schema.STACK_DEPTH)()
-        key = ctypes.c_uint32(stack_id)
-        if self._lib.bpf_map_lookup_elem(self.map_fd("stacks"), ctypes.byref(key), frames):
-            return []
-        return [address for address in frames if address]
-
-    def detach(self) -> None:
-        """Detach all probes; when it returns no program runs any more, and the maps stay."""
-        for link in self._links:
-            self._lib.bpf_link__destroy(link)
-        self._links.clear()
-        self._kprobes.close()
+    def _linked(self, link: int | None) -> Link | str:
+        return CoreLink(self._lib, link) if link else self._lib.reason(ctypes.get_errno())
 
     def close(self) -> None:
-        """Detach and unload."""
-        self.detach()
-        if self._object:
-            self._lib.bpf_object__close(self._object)
-            self._object = 0
+        """Unload."""
+        for opened in self._objects:
+            self._lib.bpf_object__close(opened)
+        self._objects.clear()

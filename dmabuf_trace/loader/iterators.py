@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.errors import UntraceableError
+from dmabuf_trace.loader.btf import names_in
 from dmabuf_trace.loader.core import object_bytes
 from dmabuf_trace.loader.libbpf import Libbpf
 
-BTF: Final = Path("/sys/kernel/btf/vmlinux")
 TARGETS: Final = {
     "live_buffers": ("bpf_iter_dmabuf", schema.FOUND_DTYPE),
     "held_fds": ("bpf_iter_task_file", schema.HELD_DTYPE),
@@ -33,19 +32,9 @@ READ_BYTES: Final = 1 << 18
 
 
 def _there() -> set[str]:
-    """Programs whose target is in the kernel's BTF: megabytes, so it is not read as a whole."""
-    names = {b"\0%b\0" % target.encode(): name for name, (target, _) in TARGETS.items()}
-    longest = max(map(len, names))
-    found: set[str] = set()
-    try:
-        with BTF.open("rb", buffering=0) as file:
-            window = b""
-            while part := file.read(READ_BYTES):
-                window = window[-longest:] + part
-                found |= {name for text, name in names.items() if text in window}
-    except OSError:
-        return set()
-    return found
+    """Programs whose target the kernel has."""
+    targets = names_in(target for target, _ in TARGETS.values())
+    return {name for name, (target, _) in TARGETS.items() if target in targets}
 
 
 class Iterators:
@@ -59,6 +48,7 @@ class Iterators:
         self._lib = Libbpf()
         self._links: dict[str, int] = {}
         self._object = 0
+        self.tables: dict[int, int] = {}
         there = _there()
         if missing := [name for name in NEEDED if name not in there]:
             targets = ", ".join(TARGETS[name][0].removeprefix("bpf_iter_") for name in missing)
@@ -108,8 +98,15 @@ class Iterators:
         return self._read("live_buffers")
 
     def holders(self) -> NDArray[np.void]:
-        """Every fd and VMA of a buffer, each process once; :data:`schema.HELD_DTYPE`."""
-        return np.concatenate([self._read(name) for name in NEEDED])
+        """Every fd and VMA of a buffer, each process once; :data:`schema.HELD_DTYPE`.
+
+        ``tables`` then has, by address of a files_struct, how many fds of buffers are in it.
+        """
+        found = np.concatenate([self._read(name) for name in NEEDED])
+        fds = np.unique(found[found["fd"] >= 0][["table", "fd"]])  # processes may share a table
+        tables, counts = np.unique(fds["table"], return_counts=True)
+        self.tables = dict(zip(tables.tolist(), counts.tolist(), strict=True))
+        return found
 
     def _read(self, name: str) -> NDArray[np.void]:
         fd = self._lib.bpf_iter_create(self._lib.bpf_link__fd(self._links[name]))

@@ -10,7 +10,7 @@ import ctypes
 import os
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from dmabuf_trace.errors import UntraceableError
 
@@ -24,18 +24,29 @@ _PROTOTYPES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "bpf_object__close": (None, (c_void_p,)),
     "bpf_object__find_program_by_name": (c_void_p, (c_void_p, c_char_p)),
     "bpf_object__find_map_by_name": (c_void_p, (c_void_p, c_char_p)),
+    "bpf_object__next_map": (c_void_p, (c_void_p, c_void_p)),
+    "bpf_object__next_program": (c_void_p, (c_void_p, c_void_p)),
+    "bpf_program__name": (c_char_p, (c_void_p,)),
     "bpf_program__set_autoload": (c_int, (c_void_p, ctypes.c_bool)),
+    "bpf_program__set_attach_target": (c_int, (c_void_p, c_int, c_char_p)),
+    "bpf_program__set_expected_attach_type": (c_int, (c_void_p, c_int)),
     "bpf_program__fd": (c_int, (c_void_p,)),
+    "bpf_prog_test_run_opts": (c_int, (c_int, c_void_p)),
+    "bpf_program__attach_kprobe_multi_opts": (c_void_p, (c_void_p, c_char_p, c_void_p)),
+    "bpf_program__attach_trace": (c_void_p, (c_void_p,)),
     "bpf_program__attach_tracepoint": (c_void_p, (c_void_p, c_char_p, c_char_p)),
+    "bpf_program__attach_raw_tracepoint": (c_void_p, (c_void_p, c_char_p)),
     "bpf_program__attach_iter": (c_void_p, (c_void_p, c_void_p)),
     "bpf_iter_create": (c_int, (c_int,)),
     "bpf_link__fd": (c_int, (c_void_p,)),
     "bpf_link__destroy": (c_int, (c_void_p,)),
     "bpf_map__fd": (c_int, (c_void_p,)),
+    "bpf_map__name": (c_char_p, (c_void_p,)),
+    "bpf_map__reuse_fd": (c_int, (c_void_p, c_int)),
     "bpf_map__set_max_entries": (c_int, (c_void_p, c_uint32)),
     "bpf_map_lookup_elem": (c_int, (c_int, c_void_p, c_void_p)),
+    "bpf_map_update_elem": (c_int, (c_int, c_void_p, c_void_p, c_uint64)),
     "bpf_obj_get_info_by_fd": (c_int, (c_int, c_void_p, POINTER(c_uint32))),
-    "libbpf_num_possible_cpus": (c_int, ()),
     "libbpf_set_print": (c_void_p, (_PRINT,)),
     "libbpf_version_string": (c_char_p, ()),
 }
@@ -83,6 +94,39 @@ class ProgramInfo(ctypes.Structure):
     )
 
 
+class MultiLinkInfo(ctypes.Structure):
+    """``struct bpf_link_info`` of a kprobe.multi link, up to ``missed`` (from 6.7 on)."""
+
+    _fields_ = (
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("prog_id", c_uint32),
+        ("addrs", c_uint64),
+        ("count", c_uint32),
+        ("flags", c_uint32),
+        ("missed", c_uint64),
+    )
+
+
+class MultiOptions(ctypes.Structure):
+    """``struct bpf_kprobe_multi_opts``, as of libbpf 1.0."""
+
+    _fields_ = (
+        ("sz", c_size_t),
+        ("syms", POINTER(c_char_p)),
+        ("addrs", c_void_p),
+        ("cookies", c_void_p),
+        ("cnt", c_size_t),
+        ("retprobe", ctypes.c_bool),
+    )
+
+    @classmethod
+    def of(cls, symbol: str, *, returned: bool) -> Self:
+        """One function, at its entry or its return."""
+        symbols = (c_char_p * 1)(symbol.encode())
+        return cls(ctypes.sizeof(cls), symbols, None, None, 1, returned)
+
+
 class Libbpf:
     """libbpf.so.1 with its prototypes, and what it said last.
 
@@ -116,6 +160,20 @@ class Libbpf:
         _LIBC.vsnprintf(buffer, len(buffer), text, c_void_p(arguments))
         self.messages.append(buffer.value.decode(errors="backslashreplace").strip())
         return 0
+
+    def recursion_misses(self, program_fd: int) -> int:
+        """Runs of a program that the kernel skipped, because it or another was running."""
+        info = ProgramInfo()
+        return int(info.recursion_misses) if self._inform(program_fd, info) else 0
+
+    def missed(self, link_fd: int) -> int:
+        """Hits that a kprobe.multi link had no room for; 0 also where the kernel doesn't tell."""
+        info = MultiLinkInfo()
+        return int(info.missed) if self._inform(link_fd, info) else 0
+
+    def _inform(self, fd: int, info: ctypes.Structure) -> bool:
+        size = c_uint32(ctypes.sizeof(info))
+        return not self._library.bpf_obj_get_info_by_fd(fd, ctypes.byref(info), ctypes.byref(size))
 
     def reason(self, error: int) -> str:
         """The last warnings, or the errno's text."""

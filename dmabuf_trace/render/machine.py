@@ -84,6 +84,7 @@ def story_json(story: Story, recording: Recording) -> str:
             "since_ns": step.since_ns,
             "attachment_id": step.attachment_id,
             "stack": step.stack,
+            "user_stack": step.user_stack,
         }
         for step in story.steps
     ]

@@ -47,10 +47,18 @@ def recording_parts(recording: Recording) -> Iterator[Part]:
     yield line(
         f"  command  {shlex.join(recording.command) if recording.command else 'whole system'}"
     )
+    if recording.filters:
+        yield line(f"  recorded with: {shlex.join(recording.filters)}")
+    if recording.looks_between:
+        times = count_text(recording.looks_between, "time")
+        yield line(f"  holders  looked up {times} between start and end")
     events = f"  events   {recording.events:,}, {recording.lost_events:,} lost"
     yield line(events, "bold yellow" if recording.lost_events else "")
     for kind, reason in recording.missing.items():
         yield line(f"  not observed: {kind} ({reason or 'no reason given'})", "yellow")
+    for module, since in recording.operations.items():
+        of = f"module {module}" if module else "the kernel itself"
+        yield line(f"  operations of exporters in {of}: observed from +{since / 1e9:.3f}s on")
     if recording.cut:
         yield line(f"  CUT: the recording {recording.cut}; all up to there is shown", "bold yellow")
 
@@ -110,6 +118,7 @@ def story_parts(story: Story, limit: int | None) -> Iterator[Part]:
 _ORIGINS: Final = {
     "before": "made before the trace",
     "lost": "made during the trace, but its export made no event",
+    "unwatched": "made during the trace, by whom the filters leave out",
     "unknown": "exports were not observed: made before or during the trace",
 }
 
@@ -126,6 +135,8 @@ def _step(story: Story, step: Step) -> Iterator[Part]:
     yield line(f"{since:>15}  {who:<20}  {verb:<16}  {what(event, story.names)}".rstrip(), style)
     if step.stack:
         yield line(f"{'':41}{indent}at {frames_text(step.stack)}", "dim")
+    if step.user_stack:
+        yield line(f"{'':41}{indent}from {frames_text(step.user_stack)}", "dim")
 
 
 def _ending(story: Story) -> Iterator[Part]:
