@@ -7,14 +7,18 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.bench import drain, file, paced
+from tests.bench.cost_table import cost_text
 from tests.vm import LabError, Machine, run_guest
 
 README: Final = Path(__file__).resolve().parents[2] / "README.md"
-TIMEOUT: Final = 900
+TIMEOUT: Final = 1800
+COST_TIMEOUT: Final = 3600
+"""Ten minutes on an idle host."""
 
 
 def start(kernel: str) -> str:
@@ -24,11 +28,11 @@ def start(kernel: str) -> str:
     if done.returncode:
         sys.exit(f"bench: failed in the guest with status {done.returncode}\n{done.stderr}")
     figures = json.loads(done.stdout)
-    ours, peer = figures["dmabuf-trace record"], figures["bcc program"]
+    ours, peer = figures["core"], figures["bcc"]
     lines = [
         f"Emulated {kernel} guest, 2 processors, medians of 3 interleaved rounds:",
         "",
-        "| tool | process start to attached | peak memory |",
+        "| `record --loader` | process start to attached | peak memory |",
         "|---|---|---|",
         *(
             f"| {tool} | {run['seconds']:.2f} s | {run['peak_mb']:.0f} MB |"
@@ -40,7 +44,27 @@ def start(kernel: str) -> str:
     return "\n".join(lines)
 
 
-BENCHMARKS: Final[dict[str, Callable[[str], str]]] = {"start": start}
+def cost(kernel: str) -> str:
+    """What tracing adds to each call, beside ftrace and bpftrace."""
+    command = ["python3", "-m", "tests.bench.cost"]
+    machine = Machine(memory="2G", cpus=1, counted=True)
+    done = run_guest(kernel, command, timeout=COST_TIMEOUT, machine=machine, module=True)
+    if done.returncode:
+        sys.exit(f"bench: failed in the guest with status {done.returncode}\n{done.stderr}")
+    return cost_text(kernel, json.loads(done.stdout))
+
+
+def _each(run: Callable[[str], str], kernels: Sequence[str]) -> str:
+    return "\n\n".join(run(kernel) for kernel in kernels)
+
+
+BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], str]]] = {
+    "start": lambda options: _each(start, options.kernel or ["6.12"]),
+    "cost": lambda options: _each(cost, options.kernel or ["6.12", "7.2"]),
+    "drain": lambda options: drain.figures(options.folder),
+    "paced": lambda options: paced.figures(options.seconds, options.folder),
+    "file": lambda _: file.figures(),
+}
 
 
 def write(name: str, text: str) -> None:
@@ -56,11 +80,15 @@ def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
-    parser.add_argument("--kernel", default="6.12", help="a kernel of the lab (default: 6.12)")
+    parser.add_argument(
+        "--kernel", action="append", help="start, cost: a kernel of the lab; may be repeated"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="paced: how long (default: 60)")
+    parser.add_argument("--folder", type=Path, help="drain, paced: where files are written")
     parser.add_argument("--write", action="store_true", help="write the figures into the README")
     options = parser.parse_args()
     try:
-        text = BENCHMARKS[options.name](options.kernel)
+        text = BENCHMARKS[options.name](options)
     except LabError as error:
         sys.exit(f"bench: the lab failed: {error}")
     print(text)

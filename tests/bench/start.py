@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start to attached, and peak memory: ``record`` beside a bcc program with the same probes.
+"""Start to attached, and peak memory: ``record`` by each loader.
 
 ``python -m tests.bench start`` boots a guest and runs this file in it; standard library only.
 """
@@ -51,12 +51,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         stamp = directory / "stamp"
-        recorder = ["dmabuf-trace", "record", "--force", "-o", str(directory / "x.dbt"), "--"]
-        commands = {
-            # the command is the first thing that runs once all is attached
-            "dmabuf-trace record": [*recorder, "sh", "-c", f"date +%s%N >{stamp}"],
-            "bcc program": ["python3", "-m", "tests.bench.bcc_peer", str(stamp)],
-        }
+        recorder = ["dmabuf-trace", "record", "--force", "-o", str(directory / "x.dbt")]
+        # the command is the first thing that runs once all is attached
+        stamped = ["sh", "-c", f"date +%s%N >{stamp}"]
+        commands = {name: [*recorder, "--loader", name, "--", *stamped] for name in ("core", "bcc")}
         runs: dict[str, list[Run]] = {tool: [] for tool in commands}
         for _ in range(ROUNDS):
             for tool, command in commands.items():
