@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lab's command line: python -m tests.vm run|prepare|module|list|clean."""
+"""The lab's command line: python -m tests.vm run|prepare|module|pin|list|clean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.vm import pins
 from tests.vm.accel import kvm_works
 from tests.vm.cache import cache_dir, remove_tree
 from tests.vm.errors import EXIT_LAB, LabError
@@ -44,7 +45,7 @@ def _run(args: argparse.Namespace) -> int:
         command,
         timeout=args.timeout,
         boot_timeout=args.boot_timeout,
-        machine=Machine(args.memory, args.cpus, args.single_threaded, args.append),
+        machine=Machine(args.memory, args.cpus, args.single_threaded, args.counted, args.append),
         shares=dict(args.share),
         env=dict(args.env),
         module=args.module,
@@ -60,7 +61,8 @@ def _prepare(args: argparse.Namespace) -> int:
         kernel = find_kernel(name)
         files = kernel_files(kernel, disk)
         kvm_works(files.image)
-        build_module(kernel, files, disk)
+        if kernel.headers:
+            build_module(kernel, files, disk)
         sys.stderr.write(f"lab: kernel {name} is {files.release}, ready in {files.path}\n")
     stage_tree(disk)
     return 0
@@ -70,6 +72,17 @@ def _module(args: argparse.Namespace) -> int:
     disk = root()
     kernel = find_kernel(args.kernel)
     print(build_module(kernel, kernel_files(kernel, disk), disk))
+    return 0
+
+
+def _pin(args: argparse.Namespace) -> int:
+    pinned = pins.load()
+    for name in args.kernel or KERNELS:
+        pinned[find_kernel(name).name] = pins.ask(name)
+    ordered = {name: pinned[name] for name in KERNELS if name in pinned}
+    pins.save(ordered)
+    pins.write_readme(ordered)
+    sys.stderr.write("lab: wrote what doctor says now; see git diff\n")
     return 0
 
 
@@ -99,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS")
     run.add_argument("--boot-timeout", type=float, default=BOOT_SECONDS, metavar="SECONDS")
     run.add_argument("--single-threaded", action="store_true", help="emulate on one thread")
+    run.add_argument("--counted", action="store_true", help="its clock counts instructions")
     run.add_argument("--append", action="append", default=[], metavar="KERNELARG")
     run.add_argument("--share", action="append", default=[], type=_share, metavar="GUEST=HOSTDIR")
     run.add_argument("--env", action="append", default=[], type=_variable, metavar="NAME=VALUE")
@@ -114,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     module = verbs.add_parser("module", help="build the reference exporter, print its path")
     module.add_argument("--kernel", default=DEFAULT_KERNEL)
     module.set_defaults(call=_module)
+
+    pin = verbs.add_parser("pin", help="let doctor look, and expect from now on what it says")
+    pin.add_argument("--kernel", action="append", help="only this one; may be repeated")
+    pin.set_defaults(call=_pin)
 
     verbs.add_parser("list", help="show the kernels").set_defaults(call=_list)
     verbs.add_parser("clean", help="delete the lab's cache").set_defaults(call=_clean)

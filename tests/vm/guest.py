@@ -56,6 +56,9 @@ class Machine:
     cpus: int = 2
     single_threaded: bool = False
     """Emulate all processors on one thread: slower, but it never runs patched-over code."""
+    counted: bool = False
+    """Let the guest's clock count instructions, a nanosecond each, and idle time cost nothing: what
+    it measures then does not depend on the host's load. Needs `cpus` to be 1."""
     append: Sequence[str] = ()
 
 
@@ -81,7 +84,9 @@ def _qemu_options(machine: Machine, shares: Sequence[Share], lab: Path) -> list[
     # the kernel's console, which vng throws away, to a file.
     options = ["-snapshot", "-set", f"chardev.console.path={lab / CONSOLE}"]
     options += ["-qmp", f"unix:{lab / MONITOR},server=on,wait=off"]
-    if machine.single_threaded:
+    if machine.counted:
+        options += ["-icount", "shift=0,sleep=off"]
+    if machine.single_threaded or machine.counted:
         options += ["-accel", "tcg,thread=single"]
     for index, share in enumerate(shares):
         path = str(share.host).replace(",", ",,")
@@ -96,7 +101,7 @@ def _qemu_options(machine: Machine, shares: Sequence[Share], lab: Path) -> list[
 def _command_line(
     machine: Machine, disk: Root, kernel: KernelFiles, shares: Sequence[Share], lab: Path
 ) -> list[str]:
-    emulated = machine.single_threaded or not kvm_works(kernel.image)
+    emulated = machine.single_threaded or machine.counted or not kvm_works(kernel.image)
     qemu = shlex.join(_qemu_options(machine, shares, lab))
     # loglevel after vng's own quiet; an oops ends the guest, so that no test passes over one; a
     # guest that hangs is asked where.
@@ -227,6 +232,8 @@ def run_guest(
     the command's start, in seconds. `stream` also copies the output as it comes.
 
     Raises GuestError when the guest, not the command, fails; LabError when it can't be started."""
+    if machine.counted and machine.cpus != 1:
+        raise LabError("a guest whose clock counts instructions has one processor")
     row = find_kernel(kernel)
     disk = root()
     files = kernel_files(row, disk)

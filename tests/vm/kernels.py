@@ -16,17 +16,22 @@ class Kernel:
     """Major and minor version, as users type it."""
     suite: str
     features: tuple[str, ...]
-    """What a guest of this kernel must show; a feature that vanishes is a failed test."""
+    """What a guest of this kernel must show; a feature that vanishes is a failed test. What
+    ``doctor`` must find there is pinned beside this file, see ``pins.py``."""
+    every_run: bool = True
+    """Whether each run of the tests holds it to all of them, not only one with --all-kernels: the
+    others then see those marked ``main_path``."""
     image: str = "linux-image-amd64"
     headers: str = "linux-headers-amd64"
+    """Empty where the archive has none any more: then nothing can be built for it."""
     single_threaded: bool = True
     """Emulated on several threads, kernels panic at times where probes come and go: one processor
     runs a breakpoint that another one has already taken away. That is the emulator's doing."""
 
     @property
-    def packages(self) -> tuple[str, str]:
+    def packages(self) -> tuple[str, ...]:
         """The packages to ask apt for, each bound to the suite."""
-        return f"{self.image}/{self.suite}", f"{self.headers}/{self.suite}"
+        return tuple(f"{name}/{self.suite}" for name in (self.image, self.headers) if name)
 
 
 FEATURES = {
@@ -43,11 +48,21 @@ FEATURES = {
 _CLIENTS = ("btf", "vgem", "vivid")
 _EXPORTERS = (*_CLIENTS, "udmabuf", "heaps")
 _ROWS = (
-    Kernel("6.1", "bookworm", _CLIENTS),
+    Kernel("6.1", "bookworm", _CLIENTS, every_run=False),
     Kernel("6.12", "trixie", _EXPORTERS),
+    Kernel(
+        "6.17",
+        "trixie-backports",
+        (*_EXPORTERS, "iterator"),
+        every_run=False,
+        image="linux-image-6.17.13+deb13-amd64",
+        headers="",
+    ),
     Kernel("7.2", "trixie-backports", (*_EXPORTERS, "tracepoints", "iterator")),
 )
 KERNELS = {kernel.name: kernel for kernel in _ROWS}
+WITH_MODULE = {kernel.name: kernel for kernel in _ROWS if kernel.headers}
+"""Those that the reference exporter can be built for."""
 
 
 def find_kernel(name: str) -> Kernel:

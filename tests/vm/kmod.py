@@ -56,6 +56,8 @@ def build_module(kernel: Kernel, files: KernelFiles, root: Root) -> Path:
     """The reference exporter for `kernel`, from the cache where sources and kernel are the same.
 
     Raises LabError with the compiler's words when it does not build without a warning."""
+    if not kernel.headers:
+        raise LabError(f"the archive has no headers of kernel {kernel.name} to build a module with")
     sources = module_sources(SOURCES) if SOURCES.is_dir() else []
     if not any(file.suffix == ".c" for file in sources):
         raise LabError(f"no module sources in {SOURCES}")

@@ -54,7 +54,8 @@ def guest_script(
         "mountpoint -q /usr/lib/modules && umount /usr/lib/modules",
         "mkdir -p /usr/lib/modules /usr/src",
         "mount --bind /run/kernel/usr/lib/modules /usr/lib/modules",
-        "mount --bind /run/kernel/usr/src /usr/src",
+        # a kernel without headers has none
+        "test ! -d /run/kernel/usr/src || mount --bind /run/kernel/usr/src /usr/src",
         *exports,
         "cd /src",
         "set +e",

@@ -192,6 +192,7 @@ def test_every_feature_of_a_row_has_a_probe() -> None:
     for kernel in KERNELS.values():
         assert set(kernel.features) <= FEATURES.keys()
     assert find_kernel("6.12").packages[0] == "linux-image-amd64/trixie"
+    assert len(find_kernel("6.17").packages) == 1  # image only
 
 
 def test_mirror_is_the_one_the_root_was_made_from(tmp_path: Path) -> None:
@@ -207,8 +208,12 @@ def test_mirror_is_the_one_the_root_was_made_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "--kernel", "9.9", "--", "true"], "no kernel '9.9'; there are: 6.1, 6.12, 7.2"),
+        (
+            ["run", "--kernel", "9.9", "--", "true"],
+            "no kernel '9.9'; there are: 6.1, 6.12, 6.17, 7.2",
+        ),
         (["run", "--kernel", "6.12"], "no command: put one after --"),
+        (["pin", "--kernel", "9.9"], "no kernel '9.9'; there are: 6.1, 6.12, 6.17, 7.2"),
     ],
 )
 def test_bad_request_is_one_line_and_a_status_of_its_own(
