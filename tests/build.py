@@ -8,6 +8,7 @@ Buffers have the inode numbers 41, 42, ... in the order of their export.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
-from dmabuf_trace.recording import Found, Holder, SnapshotBlock, Writer
+from dmabuf_trace.blocks import Found, Holder, Probed, SnapshotBlock
+from dmabuf_trace.recording import Writer
 
 START: Final = 1_000_000_000
 US, MS, S = 1_000, 1_000_000, 1_000_000_000
@@ -29,6 +31,7 @@ class Process:
 
     pid: int
     comm: str
+    cgroup: int = 0
 
 
 @dataclass(slots=True)
@@ -118,7 +121,8 @@ class Build:
             self._named.add((kind, key))
             record = np.zeros(1, schema.NAME_DTYPE)
             texts = (part.encode("utf-8", "surrogateescape") for part in (text, driver, bus))
-            record[0] = (key, self.now, schema.NAME_TYPES[kind], self.process.pid, *texts)
+            cgroup = self.process.cgroup if kind == "comm" else 0
+            record[0] = (key, self.now, schema.NAME_TYPES[kind], self.process.pid, cgroup, *texts)
             self._blocks.append(("names", record))
         return key
 
@@ -127,6 +131,7 @@ class Build:
         self._name("comm", self.process.comm, key=self.process.pid)
         event = np.zeros(1, schema.EVENT_DTYPE)
         values = {"ts": self.now, "pid": self.process.pid, "tid": self.process.pid, "stack": -1}
+        values["user_stack"] = -1
         for name, value in {**values, **fields, "kind": schema.KIND[kind]}.items():
             event[name] = value
         self._blocks.append(("events", event))
@@ -242,10 +247,16 @@ class Build:
         dur: int = 0,
         errno: int = 0,
         sgt: int = 0,
+        entries: int = 1,
     ) -> Mapping:
-        """Map; ``sgt`` lets the exporter hand out a cached sg_table again."""
+        """Map; ``sgt`` lets the core hand out a cached sg_table again."""
         mapping = Mapping(attachment, 0 if errno else sgt or self._new("address"))
-        self.event("map", **self._of(mapping, direction), ret=-errno, dur=dur)
+        of = self._of(mapping, direction)
+        if not errno:
+            of["detail"] |= entries << schema.MAP_ENTRIES_SHIFT
+        if sgt:
+            of["detail"] |= schema.MAP_CACHED
+        self.event("map", **of, ret=-errno, dur=dur)
         return mapping
 
     def unmap(self, mapping: Mapping, direction: str = "bidirectional") -> None:
@@ -262,6 +273,15 @@ class Build:
             "detail": schema.DIRECTIONS.index(direction),
         }
 
+    def cgroup(self, cgroup: int, path: str) -> None:
+        """Tell the path of a cgroup."""
+        self._blocks.append(("cgroups", {cgroup: path}))
+
+    def probed(self, operation: str, symbol: str, reason: str = "") -> None:
+        """A function of an exporter was found and probed."""
+        row = Probed(self.now, "operation", operation, symbol, reason)
+        self._blocks.append(("probed", (row,)))
+
     def release(self, buffer: Buffer) -> None:
         """The last reference is gone."""
         self._live.pop(buffer.inode, None)
@@ -275,11 +295,17 @@ class Build:
         """Count lost events."""
         self.losses[schema.KIND[kind], schema.CAUSE[cause]] += np.uint64(count)
 
-    def snapshot(self, when: str) -> None:
-        """What is there now: buffers, all or those held by an fd or a VMA, and their holders."""
+    def snapshot(self, when: str, watched: Collection[Buffer] | None = None) -> None:
+        """What is there now: buffers, all or those held by an fd or a VMA, and their holders.
+
+        ``watched``: those that filters let pass by now; None: all.
+        """
         held = {holder.buffer for holder in self._holders}
         found = tuple(
-            Found(buffer.inode, buffer.size, buffer.exporter, buffer.name)
+            Found(
+                *(buffer.inode, buffer.size, buffer.exporter, buffer.name),
+                watched=watched is None or buffer in watched,
+            )
             for buffer in self._live.values()
             if self.lists_all or buffer.inode in held
         )

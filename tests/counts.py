@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
+from dmabuf_trace.blocks import EventBlock, LossBlock, NameBlock
 from dmabuf_trace.names import Names
-from dmabuf_trace.recording import EventBlock, LossBlock, NameBlock, Reader
+from dmabuf_trace.recording import Reader
 from tests.kmod.client import EXPORTER, IMPORTER_DRIVER
 
 FTRACE: Final = {
@@ -44,6 +45,7 @@ FTRACE: Final = {
     "dma_buf_end_cpu_access": ("kernel_end",),
     "dma_buf_vmap": ("vmap",),
     "dma_buf_vunmap": ("vunmap",),
+    "dma_buf_poll": ("poll",),
     "fd_install": ("fd_install",),
     "filp_flush": ("fd_close",),
 }
@@ -91,7 +93,7 @@ class Row:
 
 
 class Recorded:
-    """All events of a recording, their names, and the final loss counters."""
+    """All events of a recording, their names, the final loss counters, and the header."""
 
     def __init__(self, path: Path) -> None:
         batches = []
@@ -107,6 +109,7 @@ class Recorded:
                     case LossBlock(losses):
                         self.losses = losses
         self.cut = reader.cut
+        self.header = reader.header
         self.events: NDArray[np.void] = (
             np.concatenate(batches) if batches else np.empty(0, schema.EVENT_DTYPE)
         )

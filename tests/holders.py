@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dmabuf_trace import snapshot
-from dmabuf_trace.recording import SnapshotBlock
+from dmabuf_trace.blocks import SnapshotBlock
 from tests.kmod.client import PAGE_SIZE, Ref, load, map_user, set_name
 
 TRACE: Final = "dmabuf-trace"

@@ -33,6 +33,7 @@ FUNCTIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("dma_buf_end_cpu_access",),
     ("dma_buf_vmap",),
     ("dma_buf_vunmap",),
+    ("dma_buf_poll",),
 )
 """Functions that are counted, each with its names through the kernel's versions."""
 
@@ -40,7 +41,8 @@ OF_FILES: Final[dict[tuple[str, ...], int]] = {("fd_install",): 2, ("filp_flush"
 """Functions that every file passes, and which argument it is: counted by a filtered histogram."""
 
 
-def _write(file: Path, line: str) -> None:
+def write(file: Path, line: str) -> None:
+    """Append a line to a file of tracefs; a buffered open for appending is refused there."""
     fd = os.open(file, os.O_WRONLY | os.O_APPEND)
     try:
         os.write(fd, f"{line}\n".encode())
@@ -48,7 +50,7 @@ def _write(file: Path, line: str) -> None:
         os.close(fd)
 
 
-def _fops() -> int:
+def dmabuf_fops() -> int:
     """Address of dma_buf_fops, which tells a dma-buf's file from others."""
     for line in Path("/proc/kallsyms").read_text().splitlines():
         address, _, name = line.split()[:3]
@@ -76,7 +78,7 @@ def _add(names: tuple[str, ...], arguments: str = "") -> None:
     """An event, called by the first name, on whichever function the kernel has."""
     for name in names:
         try:
-            _write(TRACEFS / "kprobe_events", f"p:{GROUP}/{names[0]} {name} {arguments}")
+            write(TRACEFS / "kprobe_events", f"p:{GROUP}/{names[0]} {name} {arguments}")
         except OSError:
             continue
         return
@@ -91,11 +93,11 @@ def start() -> None:
     """Count from now on."""
     for names in FUNCTIONS:
         _add(names)
-        _write(TRACEFS / "events" / GROUP / names[0] / "enable", "1")
-    offset, fops = _offset("file", "f_op"), _fops()
+        write(TRACEFS / "events" / GROUP / names[0] / "enable", "1")
+    offset, fops = _offset("file", "f_op"), dmabuf_fops()
     for files, argument in OF_FILES.items():
         _add(files, f"fops=+{offset}($arg{argument}):x64")
-        _write(_trigger(files[0]), f"hist:keys=fops if fops == {fops:#x}")
+        write(_trigger(files[0]), f"hist:keys=fops if fops == {fops:#x}")
 
 
 def hits() -> dict[str, int]:
@@ -130,8 +132,8 @@ def stop() -> None:
     for names in OF_FILES:
         for line in _trigger(names[0]).read_text().splitlines():
             if line.startswith("hist:"):
-                _write(_trigger(names[0]), f"!{line.split(' [')[0]}")
+                write(_trigger(names[0]), f"!{line.split(' [')[0]}")
     for names in FUNCTIONS:
-        _write(TRACEFS / "events" / GROUP / names[0] / "enable", "0")
+        write(TRACEFS / "events" / GROUP / names[0] / "enable", "0")
     for event in _events():
-        _write(TRACEFS / "kprobe_events", f"-:{GROUP}/{event}")
+        write(TRACEFS / "kprobe_events", f"-:{GROUP}/{event}")

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 def _row(dtype: np.dtype[np.void], **values: Any) -> Row:
     row: Row = dict.fromkeys(dtype.names or (), 0)
     if "stack" in row:
-        row["stack"] = schema.UNKNOWN_STACK
+        row["stack"] = row["user_stack"] = schema.UNKNOWN_STACK
     return {**row, **values}
 
 
@@ -43,7 +43,9 @@ class _Reference:
         return row
 
     def feed(self, event: Row) -> None:
-        buffer = self._buffer(event) if event["buffer"] else None
+        released = any(row["end"] and row["inode"] == event["buffer"] for row in self.buffers)
+        late_part = released and event["kind"] in schema.PARTS
+        buffer = self._buffer(event) if event["buffer"] and not late_part else None
         attachment = self._attachment(event, buffer)
         buffer_id = buffer["id"] if buffer else attachment["buffer_id"] if attachment else 0
         attachment_id = attachment["id"] if attachment else 0
@@ -51,7 +53,7 @@ class _Reference:
         self.event_attachments.append(attachment_id)
         if attachment:
             self._mapping(event, buffer_id, attachment)
-        if event["ret"] < 0:
+        if event["ret"] < 0 and event["kind"] not in schema.PARTS:
             named = schema.KIND_NAMES[event["kind"]] in ("export", "attach", "map", "set_name")
             same = {key: event[key] for key in ("ts", "dur", "pid", "tid", "kind", "cpu")}
             self.errors.append(
@@ -82,7 +84,12 @@ class _Reference:
         if kind == "export" and ok:
             row.update(begin=event["ts"], dur=event["dur"], address=event["object"], flags=0)
             row.update(size=event["value"], exporter=event["aux"], export_flags=event["detail"])
-            row.update(pid=event["pid"], tid=event["tid"], stack=event["stack"])
+            row.update(
+                pid=event["pid"],
+                tid=event["tid"],
+                stack=event["stack"],
+                user_stack=event["user_stack"],
+            )
         if kind == "fd_install":
             row["fd_installs"] += 1
         if kind in ("mmap", "mmap_importer") and ok:
@@ -118,7 +125,7 @@ class _Reference:
         if kind == "attach":
             row.update(begin=event["ts"], dur=event["dur"], device_address=event["value"])
             row.update(importer=event["detail"], pid=event["pid"], tid=event["tid"])
-            row.update(stack=event["stack"], flags=0)
+            row.update(stack=event["stack"], user_stack=event["user_stack"], flags=0)
         if kind == "detach":
             row["end"] = event["ts"]
             for mapping in self._open_mappings(row):
@@ -139,7 +146,7 @@ class _Reference:
             device=event["aux"],
             pid=event["pid"],
             tid=event["tid"],
-            direction=event["detail"],
+            detail=event["detail"],
         )
         if kind == "map" and event["ret"] >= 0:
             new.update(begin=event["ts"], dur=event["dur"])

@@ -2,49 +2,46 @@
 """What guest tests let the reference exporter do while a recorder watches.
 
 Runs in a guest: ``python3 -m tests.scenarios record DIR NAME...`` makes those recordings, each into
-``DIR/NAME.dbt``, and writes what the module and ftrace counted meanwhile to ``DIR/NAME.json``.
+``DIR/NAME.dbt``, and writes what the module and ftrace counted meanwhile to ``DIR/NAME.json``,
+with what the scenario itself has to say.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests import oracle
-from tests.kmod.client import DYNAMIC_IMPORTER, Direction, ExportFlag, Importer, Op, Ref, load
+from tests import oracle, parts
+from tests.cycle import PAGE
+from tests.cycle import cycles as run_cycles
+from tests.kmod.client import DYNAMIC_IMPORTER, ExportFlag, Importer, Op, Ref, load
+from tests.kmod.wraps import MAX_WRAPS, wrap
+from tests.losses import LOSING
 
-PAGE: Final = 4096
 CYCLES: Final = 10_000
 RACERS: Final = 8
 RACER_CYCLES: Final = 1_000
 BLOCKED: Final = 60
 MOVES: Final = 100
+NESTED: Final = 50
 
 
-def cycle(ref: Ref) -> None:
-    """One buffer from export to release, through one device."""
-    with ref.export(PAGE) as buffer:
-        handle = ref.attach(buffer, Importer.IMP64)
-        ref.map(handle, Direction.TO_DEVICE)
-        ref.unmap(handle)
-        ref.detach(handle)
-
-
-def cycles() -> None:
+def cycles(count: int = CYCLES) -> None:
     """One process at full speed."""
-    with Ref() as ref:
-        for _ in range(CYCLES):
-            cycle(ref)
+    run_cycles(count)
 
 
-def racing() -> None:
+def racing(count: int = RACER_CYCLES) -> None:
     """Eight processes that begin together, on however many processors there are."""
     gate, opener = os.pipe()
     children = []
@@ -54,9 +51,7 @@ def racing() -> None:
             continue
         os.close(opener)
         os.read(gate, 1)  # returns when the last writing end is closed
-        with Ref() as ref:
-            for _ in range(RACER_CYCLES):
-                cycle(ref)
+        run_cycles(count)
         os._exit(0)
     os.close(opener)
     statuses = [os.waitpid(pid, 0)[1] for pid in children]
@@ -95,11 +90,29 @@ def movable() -> None:
         ref.detach(handle)
 
 
+def nested() -> None:
+    """Calls within calls of the same kind on one thread: an exporter wraps another one's buffer."""
+    with Ref() as ref:
+        for _ in range(NESTED):
+            buffers = [ref.export(PAGE)]
+            for _ in range(MAX_WRAPS):
+                buffers.append(wrap(ref, buffers[-1]))
+            handle = ref.attach(buffers[-1], Importer.IMP64)
+            ref.map(handle)
+            ref.unmap(handle)
+            ref.detach(handle)
+            for buffer in buffers:
+                buffer.close()
+
+
 SCENARIOS: Final[dict[str, Callable[[], None]]] = {
     "cycles": cycles,
     "racing": racing,
     "blocked": blocked,
     "movable": movable,
+    "nested": nested,
+    **LOSING,
+    **{name: partial(parts.show, name) for name in parts.SCENARIOS},
 }
 
 
@@ -112,25 +125,48 @@ class Recording:
 
 
 RECORDINGS: Final = {
-    **{name: Recording(name) for name in SCENARIOS},
+    **{name: Recording(name) for name in SCENARIOS if name not in LOSING},
     "tiny-ring": Recording("cycles", ("--ring", str(PAGE))),
-    "few-returns": Recording("blocked", ("--maxactive", "4")),
+    "stalled": Recording("stalled", ("--ring", str(16 * PAGE))),
+    "few-inflight": Recording("blocked", ("--table", "inflight=4")),
+    "few-stacks": Recording("blocked", ("--table", "stacks=1")),
+    "few-names": Recording("naming", ("--table", f"names={PAGE}")),
+    "torn": Recording("torn"),
+    "skipped": Recording("skipped", ("--attach", "kprobe")),
+    "few-returns": Recording("blocked", ("--attach", "kprobe", "--maxactive", "4")),
     "devices-only": Recording("blocked", ("--events", "devices")),
 }
 
 
+def _counters() -> dict[str, int]:
+    """What the module has counted; nobody keeps it open meanwhile."""
+    with Ref() as ref:
+        return asdict(ref.counters())
+
+
 def record(name: str, directory: Path) -> None:
-    """Make a recording, and write down what was counted meanwhile."""
+    """Make a recording, and write down what was counted meanwhile.
+
+    It grows in the guest's own memory: what reads a file of the host's while another writes it may
+    leave zeros in it, as the cache of that file system would have it.
+    """
     made = RECORDINGS[name]
     oracle.start()
-    with Ref() as ref:
-        before = asdict(ref.counters())
-        recorder = ["dmabuf-trace", "record", "-o", str(directory / f"{name}.dbt"), *made.options]
+    before = _counters()
+    with tempfile.TemporaryDirectory() as own:
+        recording = Path(own, f"{name}.dbt")
+        recorder = ["dmabuf-trace", "record", "-o", str(recording), *made.options]
         command = ["python3", "-m", "tests.scenarios", made.scenario]
-        subprocess.run([*recorder, "--", *command], check=True)
-        after = asdict(ref.counters())
+        told = {**os.environ, parts.RECORDING: str(recording)}
+        done = subprocess.run(
+            [*recorder, "--", *command], check=True, stdout=subprocess.PIPE, env=told
+        )
+        for each in Path(own).iterdir():
+            shutil.copy(each, directory)
+    after = _counters()
     module = {name: after[name] - before[name] for name in after}
-    counted = {"module": module, "ftrace": oracle.hits()}
+    marks = json.loads(done.stdout or "null")
+    counted = {"module": module, "ftrace": oracle.hits(), "marks": marks}
     (directory / f"{name}.json").write_text(json.dumps(counted))
     oracle.stop()
 

@@ -10,7 +10,7 @@ import pytest
 from rich.text import Text
 
 from dmabuf_trace.accounting import Account, account
-from dmabuf_trace.recording import Found, Holder, SnapshotBlock
+from dmabuf_trace.blocks import Found, Holder, SnapshotBlock
 from dmabuf_trace.render.account import account_parts
 from dmabuf_trace.render.machine import account_json
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dmabuf_trace.recording import MAGIC, Writer
+from dmabuf_trace.framing import MAGIC
+from dmabuf_trace.recording import Writer
 from tests.build import Build, S
 
 EVERY = ("report", "leaks", "mappings", "devices", "errors", "buffers")
@@ -155,3 +157,37 @@ def test_a_stream_without_unicode_gets_escapes(tmp_path: Path) -> None:
 
     assert found.returncode == 0
     assert "\\u6f22" in found.stdout
+
+
+@pytest.fixture
+def lossy(tmp_path: Path) -> Path:
+    k = Build()
+    k.map(k.attach(k.export(fd=3)))
+    k.lose("map", "probe_missed", 7)
+    k.lose("export", "stack_collision", 5)
+    return k.write(tmp_path / "lossy.dbt")
+
+
+@pytest.mark.parametrize("command", [*EVERY, "show"])
+def test_every_command_says_what_was_lost(lossy: Path, command: str) -> None:
+    asked: list[str | Path] = [command, lossy, *(["41"] if command == "show" else [])]
+    told = json.loads(run(*asked, "--json").stdout)
+
+    assert "may be wrong: 7 events lost (map 7)" in run(*asked).stdout
+    assert told["recording"]["lost_events"] == 7
+    results = told["analyses"].values() if command == "report" else [told]
+    assert all(any("map 7" in doubt for doubt in result["doubts"]) for result in results)
+
+
+def test_the_report_says_how_it_was_lost_and_what_to_do(lossy: Path) -> None:
+    rows = [(row["kind"], row["cause"], row["count"]) for row in quality(lossy)]
+    text = run("report", lossy).stdout
+
+    assert rows == [("export", "stack_collision", 5), ("map", "probe_missed", 7)]
+    assert "record with a larger --table stacks" in text
+    assert "record with --attach kprobe, or a larger --maxactive" in text
+
+
+def quality(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run("report", file, "--json").stdout)["quality"]
+    return found

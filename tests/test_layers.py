@@ -18,19 +18,24 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     ("version", "errors"),
+    ("kinds",),
     ("schema", "units"),
-    ("probes", "symbols"),
+    ("probes", "symbols", "cgroups", "libbcc"),
     ("loader",),
-    ("ring", "features"),
+    ("ring", "features", "framing", "packing", "blocks"),
+    ("gather",),
     ("recording",),
-    ("bufinfo",),
-    ("snapshot", "capture"),
+    ("bufinfo", "filters", "userstacks"),
+    ("watch",),
+    ("snapshot", "operations"),
+    ("capture",),
     ("session",),
     ("recorder",),
     ("names", "tables", "accounting"),
     ("pairing",),
     ("lifecycle",),
-    ("columns", "frames", "reconcile"),
+    ("columns", "frames", "reading", "reconcile"),
+    ("quality",),
     ("trace",),
     ("analysis",),
     ("holders",),
@@ -42,11 +47,28 @@ LAYERS: Final = (
 )
 """From the kernel up: a module imports only from layers below its own."""
 
-FOUNDATION: Final = {"version", "errors", "schema", "units", "recording"}
+FOUNDATION: Final = {
+    "version",
+    "errors",
+    "kinds",
+    "schema",
+    "units",
+    "framing",
+    "packing",
+    "gather",
+    "blocks",
+    "recording",
+}
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
     "bufinfo",
+    "cgroups",
+    "operations",
+    "filters",
+    "libbcc",
     "session",
     "recorder",
+    "userstacks",
+    "watch",
 }
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
 OFFLINE: Final = {name for name in LEVEL if LEVEL["names"] <= LEVEL[name] <= LEVEL["render"]}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
+from dmabuf_trace.blocks import Found, SnapshotBlock
 from dmabuf_trace.lifecycle import Lifecycle
-from dmabuf_trace.recording import Found, SnapshotBlock
 from dmabuf_trace.tables import Flag, Rows
 from tests.build import MS, START, US, Build
 from tests.reference import reference
@@ -34,6 +34,23 @@ def paired(events: NDArray[np.void], cuts: tuple[int, ...] = ()) -> Rows:
 def listed(rows: NDArray[np.void], *columns: str) -> list[tuple[Any, ...]]:
     """Some columns, as tuples."""
     return [tuple(row[column].item() for column in columns) for row in rows]
+
+
+def test_a_part_that_is_told_after_the_release_begins_no_life() -> None:
+    k = Build()
+    first, second = k.export(), k.export()
+    k.release(first)
+    k.event("lock_wait", buffer=first.inode, ret=-4, dur=1)
+    k.event("lock_wait", buffer=second.inode, dur=1)
+    k.event("operation", buffer=99)
+    events = k.events()
+
+    for cuts in ([], [3], [4], [3, 4]):
+        life = Lifecycle()
+        rows = Rows.join([*(life.feed(part) for part in np.split(events, cuts)), life.finish()])
+        assert rows.buffers["inode"].tolist() == [41, 42, 99], "what was there before has a row"
+        assert rows.event_buffers.tolist() == [1, 2, 1, 0, 2, 3]
+        assert not len(rows.errors), "its failure is that of the call around it"
 
 
 def test_a_buffer_from_export_to_release() -> None:

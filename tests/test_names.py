@@ -15,12 +15,15 @@ def test_a_comm_holds_from_its_time_on() -> None:
     records = np.zeros(3, schema.NAME_DTYPE)
     for record, (ts, text) in zip(records, [(20, "b"), (10, "a"), (30, "c")], strict=True):
         record["type"], record["id"] = schema.NAME_TYPES["comm"], 7
-        record["ts"], record["text"] = ts, text
+        record["ts"], record["text"], record["cgroup"] = ts, text, ts + 1
     names.feed(records)
+    names.feed_cgroups({11: "/a", 31: "/c"})
 
     assert [names.comm(7, ts) for ts in (5, 10, 19, 20, 99)] == ["a", "a", "a", "b", "c"]
     tids, times = np.array([7, 8, 7], np.uint32), np.array([99, 1, 5], np.uint64)
     assert names.comms(tids, times).tolist() == ["c", UNKNOWN, "a"]
+    assert [names.cgroup(7, ts) for ts in (5, 20, 99)] == ["/a", None, "/c"]
+    assert names.cgroups(tids, times).tolist() == ["/c", None, "/a"]
 
 
 def test_the_exporter_of_a_buffer_is_known_until_the_batch_after_its_release() -> None:
@@ -55,7 +58,7 @@ def test_a_text_from_proc_gets_the_id_that_the_kernel_gave_it() -> None:
 def test_text_ends_at_its_first_nul() -> None:
     names = Names()
     record = np.zeros(1, schema.NAME_DTYPE)
-    record[0] = (5, 0, schema.NAME_TYPES["device"], 0, b"gpu\0stale", b"amdgpu", b"")
+    record[0] = (5, 0, schema.NAME_TYPES["device"], 0, 0, b"gpu\0stale", b"amdgpu", b"")
     names.feed(record)
 
     assert names.device(5) == ("gpu", "amdgpu", "")

@@ -70,7 +70,7 @@ def test_one_line_per_event() -> None:
         "     0.000000  app-100               export            buffer 41 vgem  1 MiB  dur 3us",
         "     0.000000  app-100               fd_install        buffer 41 vgem  fd 5",
         f"{at}  attach            buffer 41 vgem  {device}  static  dur 12us",
-        f"{at}  map               buffer 41 vgem  {device}  to_device  dur 1.5us",
+        f"{at}  map               buffer 41 vgem  {device}  to_device  1 entry  dur 1.5us",
         f"{at}  unmap             buffer 41 vgem  {device}  to_device",
         f"{at}  map               buffer 41 vgem  {device}  bidirectional  FAILED ENOMEM  dur 0ns",
         f"{at}  detach            buffer 41 vgem  {device}",
@@ -124,6 +124,7 @@ def test_an_event_as_json() -> None:
         "pid": 100,
         "tid": 100,
         "comm": "app",
+        "cgroup": None,
         "cpu": 0,
         "ret": 0,
         "dur_ns": 0,
@@ -287,7 +288,7 @@ buffer 41  system  4 KiB
                                          at dma_buf_export < heap_ioctl
      +0.001000s  app-100               fd_install        fd 3
      +0.002000s  app-100                 attach #2       {device}  static  dur 5us
-     +0.002000s  app-100                   map #2        {device}  bidirectional  dur 0ns
+     +0.002000s  app-100                   map #2        {device}  bidirectional  1 entry  dur 0ns
      +0.002000s  app-100                 attach          {gpu}  static  FAILED EBUSY  dur 0ns
      +0.003000s  app-100                   unmap #2      {device}  bidirectional
 alive at the end after 2ms, shape fd; held by:
@@ -295,6 +296,65 @@ alive at the end after 2ms, shape fd; held by:
   device vivid-000 attached
 """
     )
+
+
+def test_parts_of_a_call_are_below_it(tmp_path: Path) -> None:
+    k = Build()
+    buffer = k.export()
+    attachment = k.attach(buffer)
+    about = {"buffer": buffer.inode, "object": attachment.address}
+    pin, map_ = (schema.OPERATIONS.index(name) + 1 for name in ("pin", "map"))
+    k.wait(10 * MS)
+    k.event("lock_wait", buffer=buffer.inode, dur=3 * MS)
+    k.by(Process(7, "other")).event("fence_wait", buffer=buffer.inode, value=5, aux=8, dur=1 * MS)
+    k.by(Process(100, "app")).wait(2 * MS)
+    k.event("operation", **about, detail=pin, dur=MS)
+    k.wait(MS)
+    k.event("operation", **about, detail=map_, dur=2500 * US)
+    k.event("fence_wait", buffer=buffer.inode, value=5, aux=9, detail=1, dur=10 * US)
+    k.map(attachment, dur=2900 * US)
+    k.wait(MS)
+    k.event("operation", **about, detail=map_, dur=10 * US)
+
+    text = shown(terminal.story_parts(story.tell(opened(k, tmp_path), "41"), None))
+
+    device = "device vivid-000 (platform/vivid)"
+    assert (
+        text.partition(device)[2].partition("alive")[0]
+        == f"""\
+  static  dur 0ns
+     +0.010000s  app-100               lock_wait         dur 3ms
+     +0.010000s  other-7               fence_wait        fence 5:8  dur 1ms
+     +0.013000s  app-100                   map #1        {device}  bidirectional  1 entry  dur 2.9ms
+     +0.013000s  app-100                     operation   map  dur 2.5ms
+     +0.012000s  app-100                       operation  pin  dur 1ms
+     +0.013000s  app-100                     fence_wait  fence 5:9  timed out  dur 10us
+     +0.014000s  app-100                   operation     map  dur 10us
+"""
+    )
+
+
+def test_lines_of_kinds_without_a_device() -> None:
+    k = Build()
+    buffer = k.export()
+    k.event("fd_install", buffer=41, detail=7, aux=schema.FD_DUP2)
+    k.event("fork", detail=101)
+    k.event("poll", buffer=41, value=0x5, detail=0x4)
+    k.event("lock_wait", buffer=41, ret=-4, dur=MS)
+    k.event("map", buffer=41, detail=schema.MAP_CACHED | 1 | 300 << schema.MAP_ENTRIES_SHIFT)
+    k.event("release", buffer=41, detail=schema.CONTEXTS.index("kernel worker"))
+
+    at = "     0.000000  app-100             "
+    assert lines_of(k)[1:] == [
+        f"{at}  fd_install        buffer 41 system  fd 7 by dup2",
+        f"{at}  fork              child 101",
+        f"{at}  poll              buffer 41 system  for in+out: out  dur 0ns",
+        f"{at}  lock_wait         buffer 41 system  FAILED EINTR  dur 1ms",
+        f"{at}  map               buffer 41 system  device <unknown>  to_device  300 entries  "
+        "cached  dur 0ns",
+        f"{at}  release           buffer 41 system  in kernel worker",
+    ]
+    assert buffer.inode == 41
 
 
 def test_a_long_story_leaves_the_middle_out_and_says_so(tmp_path: Path) -> None:
@@ -425,7 +485,9 @@ def test_results_as_json(tmp_path: Path) -> None:
             "pid": 100,
             "holders": [{"kind": "fd", "pid": 100, "comm": "app", "fds": [3]}],
             "export_stack": None,
+            "export_user_stack": None,
             "attach_stack": None,
+            "attach_user_stack": None,
         }
     ]
 

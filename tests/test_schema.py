@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from bpf.generate import generated
 from dmabuf_trace import schema
 from dmabuf_trace.cli.app import app
-from dmabuf_trace.probes import GROUPS, PROBES
+from dmabuf_trace.probes import FOLLOWING, GROUPS, PROBES
 
 ROOT = Path(__file__).resolve().parent.parent
 GENERATED = generated(ROOT)
@@ -39,13 +39,22 @@ def test_ids_are_unique_and_fit_the_loss_table() -> None:
     assert set(schema.WHOLE_EVENT_CAUSES) <= set(schema.CAUSE)
 
 
-def test_every_kind_comes_from_one_probe_and_every_program_is_used() -> None:
-    kinds = [kind for probe in PROBES for kind in probe.kinds]
-    assert sorted(kinds) == sorted(schema.KIND)
+SEVERAL = {"fd_install": ["fd_install", "do_dup2"]} | {
+    "fence_wait": ["dma_resv_wait_timeout", "dma_fence_wait_start"]
+}
+"""Kinds that take more than one probe."""
+
+
+def test_every_kind_comes_from_its_probes_and_every_program_is_used() -> None:
+    assert {kind for probe in PROBES for kind in probe.kinds} == set(schema.KIND)
+    for kind in schema.KIND:
+        symbols = [probe.symbols[0] for probe in PROBES if kind in probe.kinds]
+        assert symbols == SEVERAL.get(kind, symbols[:1])
 
     sources = "".join(path.read_text() for path in (ROOT / "bpf").glob("*.bpf.c"))
-    programs = set(re.findall(r"^PROBE\((\w+)\)$", sources, re.MULTILINE))
-    used = {program for probe in PROBES for program in (probe.entry, probe.returned) if program}
+    programs = set(re.findall(r"^(?:PROBE|TRACEPOINT)\((\w+)\)$", sources, re.MULTILINE))
+    probes = (*PROBES, *FOLLOWING)
+    used = {name for p in probes for name in (p.entry, p.returned, p.point) if name}
     assert programs == used
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -20,7 +21,15 @@ from dmabuf_trace.errors import (
     CommandNotFoundError,
     OutputError,
 )
-from dmabuf_trace.session import Ending, Follower, find_command, follow, signals_waited_for
+from dmabuf_trace.session import (
+    Ending,
+    Follower,
+    Periodic,
+    find_command,
+    follow,
+    signals_waited_for,
+    wait_signal,
+)
 
 NO_NAMES = np.empty(0, schema.NAME_DTYPE)
 
@@ -32,6 +41,7 @@ class ScriptedCapture:
         self._sizes = list(sizes)
         self._on_drain = on_drain
         self.loader = self
+        self.watch = self
         self.detached = False
         self.always = 0
         self.lost = np.zeros(schema.LOSS_SHAPE, np.uint64)
@@ -46,6 +56,9 @@ class ScriptedCapture:
 
     def detach(self) -> None:
         self.detached = True
+
+    def follow_this(self) -> None:
+        """Nothing is filtered."""
 
 
 def run(
@@ -183,3 +196,26 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
         find_command((str(plain),))
     find_command(())
     find_command(("sh", "-c", "true"))
+
+
+def test_what_is_periodic_gets_a_tenth_of_the_time_at_most() -> None:
+    now = [0.0]
+    done: list[float] = []
+
+    def slow() -> None:
+        done.append(now[0])
+        now[0] += 0.5
+
+    periodic = Periodic(1, slow, lambda: now[0])
+    for _ in range(30):
+        periodic.turn()
+        now[0] += 0.5
+
+    assert done == [1.0, 6.0, 11.0, 16.0]
+
+
+def test_what_is_no_signal_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # what Python gave a recorder that had been stopped and continued within sigtimedwait()
+    unfilled = SimpleNamespace(si_signo=798374144, si_code=0)
+    monkeypatch.setattr(signal, "sigtimedwait", lambda *_: unfilled)
+    assert wait_signal(1) is None

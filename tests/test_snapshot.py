@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from dmabuf_trace import bufinfo, schema, snapshot
+from dmabuf_trace.blocks import Found, Holder
 from dmabuf_trace.errors import UntraceableError
-from dmabuf_trace.recording import Found, Holder
 from tests.counts import Recorded
 from tests.vm import run_guest
-from tests.vm.kernels import KERNELS
+from tests.vm.kernels import KERNELS, WITH_MODULE
 
 if TYPE_CHECKING:
     from dmabuf_trace.loader.iterators import Iterators
@@ -201,7 +201,7 @@ KERNEL_ONLY: Final = {"in flight": 32 * PAGE, "kernel": 64 * PAGE}
 Looks = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=KERNELS)
+@pytest.fixture(scope="module", params=WITH_MODULE)
 def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What tests.holders leaves, from one guest."""
     path = tmp_path_factory.mktemp("holders")

@@ -19,6 +19,16 @@ ffffffffc0000000 t vgem_open\t[vgem]
 """
 
 
+def test_a_function_reaches_to_the_next_symbol(tmp_path: Path) -> None:
+    path = tmp_path / "kallsyms"
+    path.write_text(KALLSYMS)
+
+    assert symbols.extent("dma_buf_export", path) == (0xFFFFFFFF81001000, 0xFFFFFFFF81002000)
+    assert symbols.extent("dma_buf", path) == (0, 0)
+    path.write_text("0000000000000000 T dma_buf_export\n0000000000000000 T other\n")
+    assert symbols.extent("dma_buf_export", path) == (0, 0), "hidden addresses"
+
+
 @pytest.fixture
 def kallsyms(tmp_path: Path) -> Path:
     path = tmp_path / "kallsyms"

@@ -13,7 +13,7 @@ from dmabuf_trace import trace
 from dmabuf_trace.analysis import records
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.errors import InputError
-from tests.build import KIB, MS, START, US, Build, Process, header
+from tests.build import KIB, MS, START, US, Build, Mapping, Process, header
 
 CAM = Process(200, "cam")
 
@@ -26,6 +26,48 @@ def file(tmp_path: Path) -> Path:
 def only(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     """Some columns of all rows, gaps as None."""
     return [tuple(row[column] for column in columns) for row in records(table)]
+
+
+def test_a_cgroup_is_that_of_the_thread_then_or_not_known(file: Path) -> None:
+    k = Build().by(Process(7, "app", cgroup=9))
+    k.cgroup(9, "/user.slice")
+    k.export()
+    k.wait(MS)
+    k.by(Process(7, "app", cgroup=10)).export()
+
+    opened = trace.open(k.write(file, no_cgroups="no cgroup v2 hierarchy is mounted"))
+
+    assert opened.buffers["cgroup"].fillna("not known").tolist() == ["/user.slice", "not known"]
+    assert opened.events["cgroup"].isna().tolist() == [False, True]
+    row = opened.quality.iloc[0]
+    assert (row["what"], row["cause"]) == ("cgroups", "no cgroup v2 hierarchy is mounted")
+
+
+def test_entries_and_cached_mappings(file: Path) -> None:
+    k = Build()
+    attachment = k.attach(k.export())
+    first = k.map(attachment, "to_device", entries=4)
+    k.map(attachment, "to_device", sgt=first.sgt, entries=4)
+    k.unmap(Mapping(attachment, 1234), "from_device")
+
+    table = trace.open(k.write(file)).mappings
+
+    assert table["entries"].tolist() == [4, 4, pd.NA]
+    assert table["cached"].tolist() == [False, True, pd.NA]
+    assert table["direction"].tolist() == ["to_device", "to_device", "from_device"]
+
+
+def test_functions_that_were_probed_while_recording(file: Path) -> None:
+    k = Build()
+    k.wait(MS)
+    k.probed("map", "vgem:vgem_map")
+    k.probed("pin", "vgem:vgem_pin", "no room")
+
+    opened = trace.open(k.write(file))
+
+    assert opened.operations["symbol"].tolist() == ["vgem:vgem_map", "vgem:vgem_pin"]
+    doubted = opened.quality[opened.quality["kind"] == "operation"]
+    assert doubted["cause"].tolist() == ["vgem:vgem_pin: no room"]
 
 
 def test_names_sizes_and_times_of_a_buffer(file: Path) -> None:
@@ -70,6 +112,7 @@ def test_every_table_has_the_documented_columns_and_no_numbers_as_objects(file: 
     k.map(attachment)
     k.map(attachment, errno=12)
     k.lose("map", "ring_full", 1)
+    k.probed("map", "heap:heap_map")
 
     opened = trace.open(k.write(file))
 

@@ -22,7 +22,8 @@ def test_every_source_names_its_licence() -> None:
     for path in tracked():
         name = str(path.relative_to(ROOT))
         if path.suffix in (".py", ".c", ".h") and path.stat().st_size:
-            kernel = path.suffix != ".py" and name.startswith(KERNEL_CODE)
+            runs_there = name.startswith(KERNEL_CODE) or name.endswith(".bpf.c")
+            kernel = path.suffix != ".py" and runs_there
             expected = "GPL-2.0" if kernel else "Apache-2.0"
             head = "".join(path.read_text().splitlines(keepends=True)[:2])
             assert re.search(rf"SPDX-License-Identifier: {expected}\b", head), name

@@ -228,6 +228,7 @@ class Request(enum.IntEnum):
     MOVE = ioc(_W, MAGIC, 0x0F, _FD.size)
     FENCE = ioc(_W, MAGIC, 0x10, _FENCE.size)
     SIGNAL = ioc(_W, MAGIC, 0x11, _FD.size)
+    WRAP = ioc(_W, MAGIC, 0x12, _FD.size)
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -402,5 +402,13 @@ struct dmabuf_ref_counters {
 	_IOW(DMABUF_REF_IOC_MAGIC, 0x10, struct dmabuf_ref_fence)
 #define DMABUF_REF_SIGNAL \
 	_IOW(DMABUF_REF_IOC_MAGIC, 0x11, __s32)
+/*
+ * The argument points to the fd of any dma-buf; the ioctl returns the fd of a
+ * new one that stands for it. Attaching, mapping, unmapping and detaching it do
+ * the same to the buffer behind, within the call, and are counted for both;
+ * nothing else can be done with it. -ELOOP after three wraps of each other.
+ */
+#define DMABUF_REF_WRAP \
+	_IOW(DMABUF_REF_IOC_MAGIC, 0x12, __s32)
 
 #endif /* DMABUF_REF_H */

@@ -51,6 +51,7 @@ LAYOUT_OF = {
     Request.GATE: "dmabuf_ref_gate",
     Request.FENCE: "dmabuf_ref_fence",
     Request.SIGNAL: "__s32",
+    Request.WRAP: "__s32",
     Request.COUNTERS: "dmabuf_ref_counters",
 }
 INTERESTING = (0, 1, 2, 3, 4, 7, 8, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32, (1 << 64) - 1)
@@ -154,7 +155,7 @@ def check_random_arguments(ref: Ref) -> None:
                 continue
             memory = ctypes.create_string_buffer(_pack(layout, values))
             result = _ioctl(other.fd, request, ctypes.addressof(memory))
-            if request == Request.EXPORT and result >= 0:
+            if request in (Request.EXPORT, Request.WRAP) and result >= 0:
                 os.close(result)
     ref.undo_leaks()
 

@@ -154,6 +154,9 @@ int ref_signal(struct ref_file *file, u32 id);
 void ref_fences_end(struct ref_file *file);
 void ref_fences_exit(void);
 
+/* wrap.c */
+int ref_wrap(int fd);
+
 /* leak.c */
 int ref_leak(struct ref_file *file, u32 id);
 int ref_leak_ref(int fd);

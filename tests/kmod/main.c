@@ -112,6 +112,8 @@ static int ioctl_number(struct ref_file *file, unsigned int cmd,
 		return ref_move(number);
 	case DMABUF_REF_SIGNAL:
 		return ref_signal(file, number);
+	case DMABUF_REF_WRAP:
+		return ref_wrap(number);
 	default:
 		return -ENOTTY;
 	}
@@ -179,6 +181,7 @@ static long ref_ioctl(struct file *filp, unsigned int cmd, unsigned long user)
 	case DMABUF_REF_LEAK_REF:
 	case DMABUF_REF_MOVE:
 	case DMABUF_REF_SIGNAL:
+	case DMABUF_REF_WRAP:
 		return ioctl_number(file, cmd, arg);
 	case DMABUF_REF_FENCE:
 		return ioctl_fence(file, arg);

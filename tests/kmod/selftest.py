@@ -30,13 +30,14 @@ from tests.kmod import (
     negotiation,
     semantics,
     unloading,
+    wraps,
 )
 from tests.kmod.client import Ref
 from tests.kmod.harness import KernelLog, SkipError, idle
 
 PREFIX = "check_"
 # Take an open Ref:
-WITH_REF = (semantics, negotiation, dynamic, moves, fences, foreign, lifetimes, fuzz, mixed)
+WITH_REF = (semantics, negotiation, dynamic, moves, fences, foreign, lifetimes, wraps, fuzz, mixed)
 WITH_MODULE = (unloading,)  # take the module's path; no Ref may be open
 
 

@@ -73,7 +73,7 @@ def test_requests_are_the_headers() -> None:
         | number
         for name, (direction, number, kind) in header_requests().items()
     }
-    assert len(expected) == 18
+    assert len(expected) == 19
     assert {request.name: int(request) for request in client.Request} == expected
 
 

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which kernels a run of the tests covers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from tests.vm import pins
+from tests.vm.kernels import KERNELS, Kernel
+
+ANSWERS: Final = pytest.StashKey[dict[str, pins.Answers]]()
+"""What doctor said in this run, by kernel."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-kernels",
+        action="store_true",
+        help="every test on every kernel, and the README's table of kernels from what they said",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[ANSWERS] = {}
+
+
+def kernel_of(item: pytest.Item) -> Kernel | None:
+    """The kernel that a parametrised test runs on, given by its row or by its name."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    for value in values:
+        if isinstance(value, Kernel):
+            return value
+        if isinstance(value, str) and value in KERNELS:
+            return KERNELS[value]
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without ``--all-kernels`` some kernels are held to their main paths only."""
+    if config.getoption("all_kernels"):
+        return
+    left: list[pytest.Item] = []
+    out: list[pytest.Item] = []
+    for item in items:
+        kernel = kernel_of(item)
+        wanted = not kernel or kernel.every_run or item.get_closest_marker("main_path")
+        (left if wanted else out).append(item)
+    items[:] = left
+    if out:
+        config.hook.pytest_deselected(items=out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what doctor said in another process of this run."""
+    node.config.stash[ANSWERS].update(getattr(node, "workeroutput", {}).get("answers", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run on all kernels writes the README's table of them."""
+    said = session.config.stash[ANSWERS]
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["answers"] = said
+        return
+    if session.config.getoption("all_kernels") and said.keys() == KERNELS.keys():
+        pins.write_readme(said)
