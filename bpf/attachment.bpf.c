@@ -57,16 +57,31 @@ INLINE void describe(struct event *event, struct dma_buf_attachment *attachment)
 	event->aux = device_id(device, event->kind);
 }
 
+/*
+ * Is this the detach on the error path of dma_buf_dynamic_attach(), of an attachment that nobody
+ * ever had? Up to 6.15 that maps at once where only one of importer and exporter is dynamic, and
+ * keeps the mapping until the detach; it is not there only if it was this that failed.
+ */
+INLINE bool never_attached(struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
+{
+	const void *importer_ops = 0;
+	struct dma_buf_ops *ops = 0;
+	u64 pin = 0;
+
+	if (!keeps_tables(attachment) || kept_table(attachment))
+		return 0;
+	READ(importer_ops, attachment->importer_ops);
+	READ(ops, dmabuf->ops);
+	READ(pin, ops->pin);
+	return !importer_ops != !pin;
+}
+
 /* void dma_buf_detach(struct dma_buf *, struct dma_buf_attachment *) */
 INLINE void on_detach(void *ctx, struct dma_buf *dmabuf, struct dma_buf_attachment *attachment)
 {
 	struct event event = { .kind = EV_DETACH };
 
-	/*
-	 * The error path of a dynamic attach: nobody ever had this attachment. Not asked elsewhere,
-	 * as an attach whose return was missed would hide the detach.
-	 */
-	if (keeps_tables(attachment) && call_under_way(EV_ATTACH, (u64)dmabuf))
+	if (never_attached(dmabuf, attachment))
 		return;
 	describe(&event, attachment);
 	emit(ctx, &event, 0);

@@ -142,7 +142,7 @@ enum loss_cause {
 	LOSS_PROBE_MISSED = 6,	/* the kernel passed over the probe, having no room for so many calls at once: no event */
 	LOSS_RECURSION = 7,	/* the kernel skipped the program on a busy processor: no event */
 	LOSS_STACK_COLLISION = 8,	/* another stack had the place of this one in the table: the event has none */
-	LOSS_UNWATCHED = 9,	/* a table of what the filters let pass was full: events are missing from then on */
+	LOSS_UNWATCHED = 9,	/* no room to watch one more buffer that the filters let pass: later events on it may be missing uncounted */
 };
 
 #define FILTER_PIDS 1

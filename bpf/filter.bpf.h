@@ -23,6 +23,17 @@ INLINE bool task_matches(struct config *config)
 	return now.words[0] == wanted[0] && now.words[1] == wanted[1];
 }
 
+/*
+ * A buffer that finds no room to be watched is not begun with: of a life with only its first
+ * event, or only some of them, a report would make a leak.
+ */
+INLINE bool has_room(struct event *event, long error)
+{
+	if (error)
+		lose(event->kind, LOSS_UNWATCHED);
+	return !error;
+}
+
 /* An export tells what its buffer is, and is the only event that does. */
 INLINE bool export_matches(struct config *config, struct event *event)
 {
@@ -31,9 +42,7 @@ INLINE bool export_matches(struct config *config, struct event *event)
 	if (config->filters & FILTER_SIZE &&
 	    (event->value < config->min_size || event->value > config->max_size))
 		return 0;
-	if (event->buffer && matching_set(event->buffer))
-		lose(event->kind, LOSS_UNWATCHED);
-	return 1;
+	return !event->buffer || has_room(event, matching_set(event->buffer));
 }
 
 INLINE bool buffer_matches(struct config *config, struct event *event)
@@ -58,9 +67,7 @@ INLINE bool passes(struct config *config, struct event *event)
 		return 1;
 	if (!task_matches(config))
 		return 0;
-	if (event->buffer && watched_set(event->buffer))
-		lose(event->kind, LOSS_UNWATCHED);
-	return 1;
+	return !event->buffer || has_room(event, watched_set(event->buffer));
 }
 
 /* Whether the filters let @event pass; keeps the tables of what they watch. */

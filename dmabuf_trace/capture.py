@@ -26,9 +26,12 @@ from dmabuf_trace.version import VERSION
 from dmabuf_trace.watch import UNUSED, Watch
 
 DEFAULT_RING_BYTES: Final = 8 << 20
-TABLES: Final = {"inflight": 1 << 20, "stacks": 1 << 15, "names": 1 << 30}
+TABLES: Final = {"inflight": 1 << 20, "stacks": 1 << 15, "names": 1 << 30, "watched": 1 << 20}
 """Tables in the kernel whose size can be chosen, and the most that fits: calls under way, different
-stacks (an event has 15 bits for one), bytes of names not yet read."""
+stacks (an event has 15 bits for one), bytes of names not yet read, buffers that filters let pass.
+"""
+TABLE_MAPS: Final = {"stacks": ("stacks", "user_stacks"), "watched": ("watched", "matching")}
+"""Maps of a table that is more than one."""
 MANY_STACKS: Final = 16384
 """Room for stacks where those of more than a few kinds are taken; ids must fit 15 bits."""
 
@@ -69,12 +72,15 @@ class CaptureOptions:
     def entries(self) -> dict[str, int]:
         """Sizes of maps that depend on these options."""
         many = bool((self.kernel_stacks | self.user_stacks) & ~schema.STACKED)
+        tables = ({"stacks": MANY_STACKS} if many else {}) | dict(self.tables)
         stacks = {"stacks": self.kernel_stacks, "user_stacks": self.user_stacks}
-        sizes = {name: 1 for name, wanted in stacks.items() if not wanted}
-        if room := self.tables.get("stacks", MANY_STACKS if many else 0):
-            sizes |= {name: room for name, wanted in stacks.items() if wanted}
-        sizes |= {name: size for name, size in self.tables.items() if name not in stacks}
-        return sizes if self.filters.bits else sizes | UNUSED
+        unused = {name: 1 for name, wanted in stacks.items() if not wanted}
+        if not self.filters.bits:
+            unused |= UNUSED
+        asked = {
+            name: size for table, size in tables.items() for name in TABLE_MAPS.get(table, (table,))
+        }
+        return asked | unused
 
 
 class Capture:

@@ -91,8 +91,7 @@ KINDS: Final = (
         object="struct dma_buf_attachment",
         aux="string id of the device",
         caveat="made at entry: the address is free for the next attach when the call returns. "
-        "The detach inside a failing attach (6.1, 6.12) makes no event; there, where the return of "
-        "an attach was missed, nor do later ones by its thread from that buffer",
+        "The detach inside a failing attach (6.1, 6.12) makes no event",
     ),
     Kind(
         5,

@@ -46,8 +46,6 @@ from dmabuf_trace.errors import InputError, OutputError
 from dmabuf_trace.framing import MAGIC, Cut
 from dmabuf_trace.gather import Gatherer, Piece
 
-SUFFIX: Final = ".dbt"
-
 _Row = TypeVar("_Row", Found, Holder, SnapshotBlock, Probed, UserStackBlock, EndBlock)
 
 

@@ -173,8 +173,9 @@ CAUSES: Final = (
     Cause(
         9,
         "unwatched",
-        "a table of what the filters let pass was full: events are missing from then on",
-        "filter more narrowly, or record without the filter",
+        "no room to watch one more buffer that the filters let pass: later events on it may be "
+        "missing uncounted",
+        "filter more narrowly, or record with a larger --table watched",
     ),
 )
 

@@ -38,7 +38,11 @@ def kernel_of(item: pytest.Item) -> Kernel | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--all-kernels`` some kernels are held to their main paths only."""
+    """Without ``--all-kernels`` some kernels are held to their main paths only.
+
+    Guest tests go first: where files are spread over processes, the quick ones fill what is left.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("guest") is None)
     if config.getoption("all_kernels"):
         return
     left: list[pytest.Item] = []

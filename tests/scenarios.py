@@ -34,6 +34,7 @@ RACER_CYCLES: Final = 1_000
 BLOCKED: Final = 60
 MOVES: Final = 100
 NESTED: Final = 50
+WATCHED: Final = 4
 
 
 def cycles(count: int = CYCLES) -> None:
@@ -130,6 +131,10 @@ RECORDINGS: Final = {
     "stalled": Recording("stalled", ("--ring", str(16 * PAGE))),
     "few-inflight": Recording("blocked", ("--table", "inflight=4")),
     "few-stacks": Recording("blocked", ("--table", "stacks=1")),
+    "few-matching": Recording(
+        "blocked", ("--exporter", "dmabuf_ref", "--table", f"watched={WATCHED}")
+    ),
+    "few-watched": Recording("blocked", ("--only-command", "--table", f"watched={WATCHED}")),
     "few-names": Recording("naming", ("--table", f"names={PAGE}")),
     "torn": Recording("torn"),
     "skipped": Recording("skipped", ("--attach", "kprobe")),

@@ -18,7 +18,16 @@ from tests.kmod.wraps import MAX_WRAPS
 from tests.losses import NAMED, TORN
 from tests.oracle import OF_FILES
 from tests.parts import SCENARIOS
-from tests.scenarios import BLOCKED, CYCLES, MOVES, NESTED, RACER_CYCLES, RACERS, RECORDINGS
+from tests.scenarios import (
+    BLOCKED,
+    CYCLES,
+    MOVES,
+    NESTED,
+    RACER_CYCLES,
+    RACERS,
+    RECORDINGS,
+    WATCHED,
+)
 from tests.vm import run_guest
 from tests.vm.kernels import WITH_MODULE
 
@@ -32,6 +41,7 @@ LOSSY = {
     "stalled": ("ring_full",),
     "few-returns": ("probe_missed",),
     "few-inflight": ("inflight_full",),
+    "few-watched": ("unwatched",),
     "torn": ("unreadable",),
     # skipped at its entry or at its return
     "skipped": ("no_entry", "recursion"),
@@ -120,6 +130,17 @@ def test_calls_that_found_no_room_were_counted(out: Path, name: str, cause: str,
     lost = int(recorded.losses[schema.KIND["map"], schema.CAUSE[cause]])
     assert recorded.count("map") == room
     assert room + lost == BLOCKED == counted["module"]["map_ok"]
+
+
+def test_buffers_that_found_no_room_to_match_are_left_out_whole(out: Path) -> None:
+    recorded, counted = read(out, "few-matching")
+
+    lost = int(recorded.losses[schema.KIND["export"], schema.CAUSE["unwatched"]])
+    assert recorded.losses.sum() == lost
+    assert lost + WATCHED == BLOCKED == counted["module"]["export_ok"]
+    for kind in ("export", "attach", "map", "unmap", "detach", "release"):
+        assert recorded.count(kind, ok=True) == WATCHED, kind
+    assert not trace.open(out / "few-matching.dbt").buffers["open"].any()
 
 
 def test_the_argument_that_went_away_was_counted(out: Path) -> None:

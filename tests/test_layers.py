@@ -17,7 +17,7 @@ from tests.build import Build
 ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
-    ("version", "errors"),
+    ("version", "errors", "threads"),
     ("kinds",),
     ("schema", "units"),
     ("probes", "symbols", "cgroups", "libbcc"),
@@ -50,6 +50,7 @@ LAYERS: Final = (
 FOUNDATION: Final = {
     "version",
     "errors",
+    "threads",
     "kinds",
     "schema",
     "units",

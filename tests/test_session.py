@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +78,11 @@ def python(code: str) -> tuple[str, str, str]:
     return sys.executable, "-c", code
 
 
+def send(number: signal.Signals) -> None:
+    """Signal this thread: the process may have others, which a test runner started."""
+    signal.pthread_kill(threading.get_ident(), number)
+
+
 def test_the_commands_end_and_status_are_passed_on() -> None:
     ending, _ = run(ScriptedCapture(), *python("raise SystemExit(7)"))
     assert ending == Ending("command ended", 7)
@@ -108,9 +115,27 @@ def test_the_duration_ends_the_command() -> None:
 
 
 def test_a_signal_ends_a_recording_of_the_whole_system() -> None:
-    capture = ScriptedCapture(on_drain=lambda: os.kill(os.getpid(), signal.SIGINT))
+    capture = ScriptedCapture(on_drain=lambda: send(signal.SIGINT))
     ending, _ = run(capture)
     assert ending == Ending("SIGINT", 0)
+
+
+def test_threads_of_libraries_take_no_signal() -> None:
+    code = """
+import pathlib
+from dmabuf_trace.threads import import_numpy
+import_numpy()
+for task in pathlib.Path("/proc/self/task").iterdir():
+    lines = (line.split(":") for line in (task / "status").read_text().splitlines())
+    print(int(dict(lines)["SigBlk"], 16))
+"""
+    threads = {**os.environ, "OPENBLAS_NUM_THREADS": "4"}
+    done = subprocess.run(python(code), env=threads, check=True, capture_output=True, text=True)
+    main, *others = map(int, done.stdout.split())
+    assert not main
+    for blocked in others:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            assert blocked >> number - 1 & 1
 
 
 def test_events_without_end_do_not_keep_a_signal_out() -> None:
@@ -140,7 +165,7 @@ signal.pause()
     def send_once() -> None:
         if ready.exists() and not sent:
             sent.append(True)
-            os.kill(os.getpid(), signal.SIGTERM)
+            send(signal.SIGTERM)
 
     ending, _ = run(ScriptedCapture(on_drain=send_once), *python(code))
     assert ending == Ending("SIGTERM", 3)
@@ -158,11 +183,11 @@ while True:
     signal.pause()
 """
 
-    def send() -> None:
+    def insist() -> None:
         if pid_file.exists():
-            os.kill(os.getpid(), signal.SIGINT)
+            send(signal.SIGINT)
 
-    ending, _ = run(ScriptedCapture(on_drain=send), *python(code))
+    ending, _ = run(ScriptedCapture(on_drain=insist), *python(code))
     assert ending == Ending("SIGINT", 128 + signal.SIGINT)
     os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
