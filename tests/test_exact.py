@@ -111,10 +111,12 @@ def test_lost_and_recorded_are_all_there_was(out: Path, name: str) -> None:
     for function, kinds in FTRACE.items():
         missing = sum(int(recorded.losses[schema.KIND[kind], WHOLE].sum()) for kind in kinds)
         had = sum(recorded.count(kind) for kind in kinds)
+        uncounted = name == "skipped" and (out / "kernel").read_text() in UNCOUNTED_SKIPS
         if name == "skipped" and function in FILE_FUNCTIONS:
-            # skipped before it could tell a buffer's file from any other: not more than counted
-            assert had <= counted["ftrace"][function] <= had + missing, function
-        elif name == "skipped" and (out / "kernel").read_text() in UNCOUNTED_SKIPS:
+            # skipped before it could tell a buffer's file from any other: not more than counted;
+            # up to 6.6 the oracle's own histogram misses calls there
+            assert uncounted or had <= counted["ftrace"][function] <= had + missing, function
+        elif uncounted:
             assert had + missing <= counted["ftrace"][function], function
         else:
             assert had + missing == counted["ftrace"][function], function
