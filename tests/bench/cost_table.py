@@ -86,8 +86,7 @@ def _share(costs: Costs, tool: str, loop: str) -> str:
 
 def _goals(costs: Costs) -> list[str]:
     def of(tool: str, reader: bool = False) -> float:
-        calls = costs.calls(tool, "cycle")
-        return costs.added(tool, "cycle", reader) / calls if calls else 0.0
+        return costs.added(tool, "cycle", reader) / costs.calls(tool, "cycle")
 
     lines = []
     if FPROBE_EVENTS in costs.tools:
