@@ -199,7 +199,7 @@ class _Player:
                 column["aux"] = _string(self.pipeline.name)
             case "mmap":
                 column["value"] = self.pipeline.size
-            case "fd_close":
+            case "fd_install" | "fd_close":
                 column["value"] = self._object(42 + step.who, np.zeros_like(slot))
             case "export_sync_file" | "import_sync_file":
                 column["value"] = 50 + self._rng.integers(8, size=len(slot))
