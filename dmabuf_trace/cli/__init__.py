@@ -12,7 +12,11 @@ if "typer" not in sys.modules and "rich" not in sys.modules:
     importlib.import_module("typer")
     del sys.modules["rich"]
 
-from dmabuf_trace.cli import live, now, offline
-from dmabuf_trace.cli.app import app, main
+from dmabuf_trace.threads import import_numpy
+
+import_numpy()
+
+from dmabuf_trace.cli import live, now, offline  # noqa: E402 - they import numpy
+from dmabuf_trace.cli.app import app, main  # noqa: E402
 
 __all__ = ["app", "live", "main", "now", "offline"]

@@ -16,7 +16,6 @@ import typer
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.cli.sizes import ring_bytes, table_sizes
 from dmabuf_trace.errors import EXIT_OK, EXIT_UNTRACEABLE, InputError
-from dmabuf_trace.threads import import_numpy
 from dmabuf_trace.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -278,7 +277,6 @@ def record(
     The exit status is CMD's; without CMD, 0. 2: bad usage or output; 4: this kernel can't be
     traced, or not by this user; 126, 127: CMD can't be executed, is not found.
     """
-    import_numpy()
     from dmabuf_trace.recorder import RecordOptions
     from dmabuf_trace.recorder import record as run
 
@@ -337,7 +335,6 @@ def trace(
 
     Events go to stdout, notes to stderr. The exit status is CMD's; without CMD, 0.
     """
-    import_numpy()
     from dmabuf_trace import snapshot
     from dmabuf_trace.capture import Batch, Capture
     from dmabuf_trace.names import Names
