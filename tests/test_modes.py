@@ -76,7 +76,7 @@ def guest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """All recordings of a kernel, from one guest."""
     path = tmp_path_factory.mktemp("modes")
     command = ["python3", "-m", "tests.modes", "/out"]
-    done = run_guest(request.param, command, timeout=3600, shares={"/out": path}, module=True)
+    done = run_guest(request.param, command, timeout=1200, shares={"/out": path}, module=True)
     assert done.returncode == 0, done.stderr
     return Guest(request.param, path)
 

@@ -29,7 +29,7 @@ def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A directory with NAME.dbt and NAME.json of each scenario, from one guest."""
     path = tmp_path_factory.mktemp("parts")
     command = ["python3", "-m", "tests.scenarios", "record", "/out", *SCENARIOS]
-    done = run_guest(request.param, command, timeout=1800, shares={"/out": path}, module=True)
+    done = run_guest(request.param, command, timeout=1200, shares={"/out": path}, module=True)
     assert done.returncode == 0, done.stderr
     return path
 
