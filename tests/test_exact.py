@@ -50,7 +50,7 @@ LOSSY = {
 
 UNCOUNTED_SKIPS = ("6.1",)
 """Up to 6.6 the kernel does not count the kprobe programs that it skips: only those at an entry
-show, at the return."""
+show, at the return, if that is not skipped as well."""
 
 
 @pytest.fixture(scope="module", params=WITH_MODULE)
@@ -106,12 +106,12 @@ def test_lost_and_recorded_are_all_there_was(out: Path, name: str) -> None:
     recorded, counted = read(out, name)
 
     lost = recorded.losses[:, [schema.CAUSE[cause] for cause in LOSSY[name]]]
-    assert lost.sum() > 0
+    uncounted = name == "skipped" and (out / "kernel").read_text() in UNCOUNTED_SKIPS
+    assert uncounted or lost.sum() > 0
     assert recorded.losses.sum() == lost.sum()  # nothing went by another cause
     for function, kinds in FTRACE.items():
         missing = sum(int(recorded.losses[schema.KIND[kind], WHOLE].sum()) for kind in kinds)
         had = sum(recorded.count(kind) for kind in kinds)
-        uncounted = name == "skipped" and (out / "kernel").read_text() in UNCOUNTED_SKIPS
         if name == "skipped" and function in FILE_FUNCTIONS:
             # skipped before it could tell a buffer's file from any other: not more than counted;
             # up to 6.6 the oracle's own histogram misses calls there
@@ -211,7 +211,9 @@ def test_groups_that_were_not_asked_for_are_not_observed(out: Path) -> None:
 
 @pytest.mark.parametrize("name", LOSSY)
 def test_a_report_with_losses_says_that_it_may_be_wrong(out: Path, name: str) -> None:
+    recorded, _ = read(out, name)
     result = CliRunner().invoke(app, ["report", str(out / f"{name}.dbt")])
 
     assert result.exit_code == 0, result.output
-    assert "may be wrong" in result.stdout
+    assert ("may be wrong" in result.stdout) == (recorded.losses.sum() > 0)
+    assert recorded.losses.any() or (out / "kernel").read_text() in UNCOUNTED_SKIPS
