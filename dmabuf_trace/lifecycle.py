@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import SnapshotBlock
+from dmabuf_trace.brackets import Accesses, Mappings, Pins, Vmaps
 from dmabuf_trace.names import Names
-from dmabuf_trace.pairing import Attachments, Buffers, Mappings
+from dmabuf_trace.pairing import Attachments, Buffers
 from dmabuf_trace.tables import BUFFER_DTYPE, ERROR_DTYPE, Flag, Rows, empty
 
 Structs = NDArray[np.void]
@@ -39,6 +40,9 @@ class Lifecycle:
         self._buffers = Buffers()
         self._attachments = Attachments()
         self._mappings = Mappings()
+        self._pins = Pins()
+        self._vmaps = Vmaps()
+        self._accesses = Accesses()
         self._unwatched = empty(BUFFER_DTYPE)
 
     def feed(self, events: Structs) -> Rows:
@@ -50,9 +54,18 @@ class Lifecycle:
         self._watch(events)
         event_buffers, buffers = self._buffers.feed(events)
         event_attachments, attachments = self._attachments.feed(events, event_buffers)
-        mappings = self._mappings.feed(events, event_buffers, event_attachments, attachments)
-        errors = _errors(events, event_buffers, event_attachments)
-        return Rows(buffers, attachments, mappings, errors, event_buffers, event_attachments)
+        of_attachments = (events, event_buffers, event_attachments, attachments)
+        return Rows(
+            buffers,
+            attachments,
+            self._mappings.feed(*of_attachments),
+            self._pins.feed(*of_attachments),
+            self._vmaps.feed(events, event_buffers),
+            self._accesses.feed(events, event_buffers),
+            _errors(events, event_buffers, event_attachments),
+            event_buffers,
+            event_attachments,
+        )
 
     def feed_names(self, names: Structs) -> None:
         """Take a batch of names; ``names`` has :data:`schema.NAME_DTYPE`."""
@@ -92,6 +105,9 @@ class Lifecycle:
             _opened(self._buffers.open),
             _opened(self._attachments.open),
             _opened(self._mappings.open),
+            _opened(self._pins.open),
+            _opened(self._vmaps.open),
+            _opened(self._accesses.open),
             empty(ERROR_DTYPE),
             none,
             none,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Begins and ends of one kind of object, batch by batch, without a Python object per event.
+"""Lives of objects that have an identity, batch by batch, without a Python object per event.
 
 Owns the open rows. Each ``feed`` puts the open rows ahead of the batch's events, sorts stably by
 object, cuts where one life ends and the next begins, and splits closed rows from open ones. An
@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
-from dmabuf_trace.tables import ATTACHMENT_DTYPE, BUFFER_DTYPE, MAPPING_DTYPE, Flag, empty
-
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Structs = NDArray[np.void]
+from dmabuf_trace.brackets import Bools, Ints, Structs, first_of, new_ids, since
+from dmabuf_trace.tables import ATTACHMENT_DTYPE, BUFFER_DTYPE, Flag, empty
 
 _RELEASED_KEPT: Final = 1 << 16
 """Released inode numbers remembered, so that a slow snapshot can't bring a buffer back to life."""
 
 _K: Final = schema.KIND
 _MMAPS: Final = (_K["mmap"], _K["mmap_importer"])
-_OF_ATTACHMENT: Final = (_K["attach"], _K["detach"], _K["map"], _K["unmap"])
+_OF_ATTACHMENT: Final = tuple(
+    _K[name] for name in ("attach", "detach", "map", "unmap", "pin", "unpin")
+)
 
 _EXPORT_FIELDS: Final = (
     ("begin", "ts"),
@@ -52,43 +51,12 @@ _ATTACH_FIELDS: Final = (
     ("user_stack", "user_stack"),
 )
 
-_MAP_FIELDS: Final = (
-    ("sgt", "value"),
-    ("begin", "ts"),
-    ("dur", "dur"),
-    ("device", "aux"),
-    ("pid", "pid"),
-    ("tid", "tid"),
-    ("detail", "detail"),
-)
-
-
-def _first(key: NDArray[Any]) -> Bools:
-    """Where a run of equal keys begins."""
-    first = np.ones(len(key), np.bool_)
-    first[1:] = key[1:] != key[:-1]
-    return first
-
 
 def _after(mask: Bools) -> Bools:
     """Positions that follow a set one."""
     after = np.zeros(len(mask), np.bool_)
     after[1:] = mask[:-1]
     return after
-
-
-def _since(counts: Ints, start: Bools) -> Ints:
-    """Running sum of ``counts`` that begins anew at each ``start`` (which must include 0)."""
-    total = np.cumsum(counts)
-    base = (total - counts)[start]
-    return np.asarray(total - base[np.cumsum(start) - 1])
-
-
-def _new_ids(sources: Ints, last_id: int) -> Ints:
-    """Ids after ``last_id``, in the order of the events that first showed the rows."""
-    ids = np.empty(len(sources), np.int64)
-    ids[np.argsort(sources)] = last_id + 1 + np.arange(len(sources))
-    return ids
 
 
 class _Lives:
@@ -108,7 +76,7 @@ class _Lives:
         self.event = np.zeros(len(order), schema.EVENT_DTYPE)
         self.event[~self.carried] = events[self.source[~self.carried]]
         self.kind = self.event["kind"]
-        self.first = _first(self.key)
+        self.first = first_of(self.key)
 
     def cut(self, start: Bools, last_id: int) -> None:
         """Begin a life at each ``start``; new lives get the ids after ``last_id``."""
@@ -119,7 +87,7 @@ class _Lives:
         self.head_source = self.source[head]
         self.rows = np.zeros(len(head), self.open_rows.dtype)
         self.rows[~self.fresh] = self.open_rows[self.head_source[~self.fresh]]
-        self.rows["id"][self.fresh] = _new_ids(self.head_source[self.fresh], last_id)
+        self.rows["id"][self.fresh] = new_ids(self.head_source[self.fresh], last_id)
         for stack in ("stack", "user_stack"):
             self.rows[stack][self.fresh] = schema.UNKNOWN_STACK
         self.rows["flags"][self.fresh] = Flag.BEGIN_UNSEEN
@@ -170,7 +138,7 @@ class Buffers:
         begun = exported.copy()
         begun[lives.carried] = self.open["begin"][lives.source[lives.carried]] != 0
         start = lives.first | _after(released)
-        start |= begun & (_since(begun.astype(np.int64), start) > 1)
+        start |= begun & (since(begun.astype(np.int64), start) > 1)
         lives.cut(start, self._last_id)
         rows, life, event = lives.rows, lives.life, lives.event
 
@@ -260,81 +228,3 @@ class Attachments:
         of[lives.source[~lives.carried]] = rows["buffer_id"][lives.life[~lives.carried]]
         event_buffers[touched] = np.where(event_buffers[touched] == 0, of, event_buffers[touched])
         return ids, closed
-
-
-class Mappings:
-    """Mappings by attachment and sg_table, first mapped first unmapped.
-
-    An exporter may hand the same sg_table out again while it is mapped (cached, up to 6.12), so
-    mappings of one key are counted. An unmap of what is not mapped is a row without a begin.
-    """
-
-    def __init__(self) -> None:
-        self.open = empty(MAPPING_DTYPE)
-        self._last_id = 0
-
-    def feed(
-        self, events: Structs, event_buffers: Ints, event_attachments: Ints, ended: Structs
-    ) -> Structs:
-        """``ended`` are the attachments that this batch closed: their mappings close with them."""
-        kind = events["kind"]
-        maps = (kind == _K["map"]) & (events["ret"] >= 0)
-        touched = np.flatnonzero((maps | (kind == _K["unmap"])) & (event_attachments != 0))
-        rows = np.concatenate([self.open, np.zeros(len(touched), MAPPING_DTYPE)])
-        new = rows[len(self.open) :]
-        for column, field in _MAP_FIELDS:
-            new[column] = events[field][touched]
-        new["buffer_id"] = event_buffers[touched]
-        new["attachment_id"] = event_attachments[touched]
-
-        order = np.lexsort((rows["sgt"], rows["attachment_id"]))
-        rows = rows[order]
-        up = np.concatenate([np.ones(len(self.open), np.bool_), maps[touched]])[order]
-        start = _first(rows["attachment_id"]) | _first(rows["sgt"])
-        orphan = _orphans(up, start)
-        down = ~up & ~orphan
-        matched = _match(up, down, start)
-
-        rows["begin"][orphan] = 0
-        rows["dur"][orphan] = 0
-        rows["end"][matched] = rows["begin"][down]
-        rows["end"][orphan] = events["ts"][touched][order[orphan] - len(self.open)]
-        rows["flags"][orphan] = Flag.BEGIN_UNSEEN
-        fresh = (rows["id"] == 0) & ~down
-        rows["id"][fresh] = _new_ids(order[fresh], self._last_id)
-        self._last_id += int(fresh.sum())
-        rows = rows[~down]
-        rows = rows[np.argsort(rows["id"])]
-
-        is_open = rows["end"] == 0
-        lost = ended["id"][ended["flags"] & Flag.END_LOST != 0]
-        with_lost = is_open & np.isin(rows["attachment_id"], lost)
-        outlived = is_open & np.isin(rows["attachment_id"], ended["id"]) & ~with_lost
-        rows["flags"][with_lost] |= Flag.END_LOST
-        rows["flags"][outlived] |= Flag.OUTLIVED | Flag.OPEN
-        closed = ~is_open | with_lost | outlived
-        self.open = rows[~closed]
-        ended_rows: Structs = rows[closed]
-        return ended_rows
-
-
-def _orphans(up: Bools, start: Bools) -> Bools:
-    """Downs that find a count of 0: those at which the running sum reaches a new low below 0."""
-    sums = _since(np.where(up, 1, -1), start)
-    group = np.cumsum(start)
-    shift = group * (2 * len(up) + 2)  # keeps the groups apart in one running minimum
-    low = np.minimum.accumulate(np.minimum(sums - shift, -shift)) + shift
-    before = np.zeros(len(up), np.int64)
-    before[1:] = low[:-1]
-    before[start] = 0
-    return np.asarray(~up & (sums < before))
-
-
-def _match(up: Bools, down: Bools, start: Bools) -> Ints:
-    """For each down, in order, the position of the up that it ends: the n-th for the n-th."""
-    ups = np.cumsum(up)
-    before: Ints = (ups - up)[start]  # ups in earlier groups
-    rank = _since(down.astype(np.int64), start) - 1
-    nth = before[np.cumsum(start) - 1] + rank
-    matched: Ints = np.flatnonzero(up)[nth[down]]
-    return matched

@@ -7,9 +7,9 @@ it was not seen. Addresses and inode numbers are attributes. Must not know panda
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntFlag
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class Flag(IntFlag):
     END_LOST = 8
     """It is over, as its address came up again, but no event ended it."""
     OUTLIVED = 16
-    """A mapping that was open when its attachment was detached: nothing can unmap it any more."""
+    """A mapping or pin that was open when its attachment was detached: nothing can end it now."""
 
 
 BUFFER_DTYPE: Final = np.dtype(
@@ -95,6 +95,57 @@ MAPPING_DTYPE: Final = np.dtype(
 
 ``detail`` is that of the event."""
 
+PIN_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("buffer_id", "<i8"),
+        ("attachment_id", "<i8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("dur", "<u8"),
+        ("device", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("flags", "<i4"),
+    ]
+)
+"""A pin that an importer made, from the return of pin to the entry of unpin."""
+
+VMAP_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("buffer_id", "<i8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("dur", "<u8"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("flags", "<i4"),
+    ]
+)
+"""A kernel mapping, from the return of vmap to the entry of vunmap."""
+
+ACCESS_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("buffer_id", "<i8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("dur", "<u8"),
+        ("end_dur", "<u8"),
+        ("owner", "<u4"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("detail", "<u4"),
+        ("end_detail", "<u4"),
+        ("by_driver", "<u4"),
+        ("flags", "<i4"),
+    ]
+)
+"""A CPU access, from the return of its begin to that of its end, whose own lengths are ``dur`` and
+``end_dur``. ``owner`` is the process of one from user space, 0 of a driver's; ``detail`` and
+``end_detail`` are those of the events: sync flags, a driver's DMA direction."""
+
 ERROR_DTYPE: Final = np.dtype(
     [
         ("ts", "<u8"),
@@ -128,6 +179,9 @@ class Rows:
     buffers: NDArray[np.void]
     attachments: NDArray[np.void]
     mappings: NDArray[np.void]
+    pins: NDArray[np.void]
+    vmaps: NDArray[np.void]
+    cpu_accesses: NDArray[np.void]
     errors: NDArray[np.void]
     event_buffers: NDArray[np.int64]
     event_attachments: NDArray[np.int64]
@@ -136,15 +190,9 @@ class Rows:
     def join(cls, parts: list[Self]) -> Self:
         """All rows of several batches, each table in the order of its ids, errors as they came."""
 
-        def joined(arrays: list[NDArray[np.void]]) -> NDArray[np.void]:
-            rows = np.concatenate(arrays)
-            return rows[np.argsort(rows["id"], kind="stable")]
+        def joined(name: str) -> NDArray[Any]:
+            rows = np.concatenate([getattr(part, name) for part in parts])
+            has_ids = "id" in (rows.dtype.names or ())
+            return rows[np.argsort(rows["id"], kind="stable")] if has_ids else rows
 
-        return cls(
-            joined([part.buffers for part in parts]),
-            joined([part.attachments for part in parts]),
-            joined([part.mappings for part in parts]),
-            np.concatenate([part.errors for part in parts]),
-            np.concatenate([part.event_buffers for part in parts]),
-            np.concatenate([part.event_attachments for part in parts]),
-        )
+        return cls(*(joined(each.name) for each in fields(cls)))

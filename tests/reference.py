@@ -26,6 +26,9 @@ class _Reference:
         self.buffers: list[Row] = []
         self.attachments: list[Row] = []
         self.mappings: list[Row] = []
+        self.pins: list[Row] = []
+        self.vmaps: list[Row] = []
+        self.cpu_accesses: list[Row] = []
         self.errors: list[Row] = []
         self.event_buffers: list[int] = []
         self.event_attachments: list[int] = []
@@ -53,6 +56,10 @@ class _Reference:
         self.event_attachments.append(attachment_id)
         if attachment:
             self._mapping(event, buffer_id, attachment)
+            self._pin(event, buffer_id, attachment)
+        if buffer_id:
+            self._vmap(event, buffer_id)
+            self._access(event, buffer_id)
         if event["ret"] < 0 and event["kind"] not in schema.PARTS:
             named = schema.KIND_NAMES[event["kind"]] in ("export", "attach", "map", "set_name")
             same = {key: event[key] for key in ("ts", "dur", "pid", "tid", "kind", "cpu")}
@@ -102,15 +109,16 @@ class _Reference:
 
     def _attachment(self, event: Row, buffer: Row | None) -> Row | None:
         kind = schema.KIND_NAMES[event["kind"]]
-        if kind not in ("attach", "detach", "map", "unmap") or not event["object"]:
+        of_attachment = ("attach", "detach", "map", "unmap", "pin", "unpin")
+        if kind not in of_attachment or not event["object"]:
             return None
         if kind == "attach" and event["ret"] < 0:
             return None
         row = self._live(self.attachments, address=event["object"])
         if kind == "attach" and row:
             row["flags"] |= Flag.END_LOST
-            for mapping in self._open_mappings(row):
-                mapping["flags"] |= Flag.END_LOST
+            for held in self._open_through(row):
+                held["flags"] |= Flag.END_LOST
             row = None
         if row is None:
             new = _row(
@@ -128,12 +136,13 @@ class _Reference:
             row.update(stack=event["stack"], user_stack=event["user_stack"], flags=0)
         if kind == "detach":
             row["end"] = event["ts"]
-            for mapping in self._open_mappings(row):
-                mapping["flags"] |= Flag.OUTLIVED | Flag.OPEN
+            for held in self._open_through(row):
+                held["flags"] |= Flag.OUTLIVED | Flag.OPEN
         return row
 
-    def _open_mappings(self, attachment: Row) -> list[Row]:
-        mine = [row for row in self.mappings if row["attachment_id"] == attachment["id"]]
+    def _open_through(self, attachment: Row) -> list[Row]:
+        of_attachments = self.mappings + self.pins
+        mine = [row for row in of_attachments if row["attachment_id"] == attachment["id"]]
         return [row for row in mine if not row["end"]]
 
     def _mapping(self, event: Row, buffer_id: int, attachment: Row) -> None:
@@ -159,13 +168,54 @@ class _Reference:
                 new.update(end=event["ts"], flags=Flag.BEGIN_UNSEEN)
                 self._add(self.mappings, new)
 
+    def _end(self, rows: list[Row], new: Row, **keys: int) -> None:
+        """End the first open row of those keys, or add one that has no begin."""
+        if row := self._live(rows, **keys):
+            row.update({key: new[key] for key in new if key.startswith("end")})
+        else:
+            self._add(rows, {**new, "flags": Flag.BEGIN_UNSEEN})
+
+    def _pin(self, event: Row, buffer_id: int, attachment: Row) -> None:
+        kind, through = schema.KIND_NAMES[event["kind"]], attachment["id"]
+        ids = {"buffer_id": buffer_id, "attachment_id": through, "device": event["aux"]}
+        new = _row(tables.PIN_DTYPE, **ids, pid=event["pid"], tid=event["tid"])
+        if kind == "pin" and event["ret"] >= 0:
+            self._add(self.pins, {**new, "begin": event["ts"], "dur": event["dur"]})
+        if kind == "unpin":
+            self._end(self.pins, {**new, "end": event["ts"]}, attachment_id=through)
+
+    def _vmap(self, event: Row, buffer_id: int) -> None:
+        kind = schema.KIND_NAMES[event["kind"]]
+        of = {"buffer_id": buffer_id, "pid": event["pid"], "tid": event["tid"]}
+        new = _row(tables.VMAP_DTYPE, **of)
+        if kind == "vmap" and event["ret"] >= 0:
+            self._add(self.vmaps, {**new, "begin": event["ts"], "dur": event["dur"]})
+        if kind == "vunmap":
+            self._end(self.vmaps, {**new, "end": event["ts"]}, buffer_id=buffer_id)
+
+    def _access(self, event: Row, buffer_id: int) -> None:
+        kind, rows = schema.KIND_NAMES[event["kind"]], self.cpu_accesses
+        if event["ret"] < 0:
+            return
+        by_driver = int(kind.startswith("kernel"))
+        whose = {"buffer_id": buffer_id, "by_driver": by_driver}
+        whose["owner"] = 0 if by_driver else event["pid"]
+        new = _row(tables.ACCESS_DTYPE, **whose, pid=event["pid"], tid=event["tid"])
+        if kind in ("cpu_begin", "kernel_begin"):
+            new.update(begin=event["ts"], dur=event["dur"], detail=event["detail"])
+            self._add(rows, new)
+        if kind in ("cpu_end", "kernel_end"):
+            new.update(end=event["ts"], end_dur=event["dur"], end_detail=event["detail"])
+            self._end(rows, new, **whose)
+
 
 def reference(events: NDArray[np.void]) -> dict[str, list[Any]]:
     """The tables of a trace, each row a dict."""
     state = _Reference()
     for event in events:
         state.feed(dict(zip(events.dtype.names or (), event.item(), strict=True)))
-    for rows in (state.buffers, state.attachments, state.mappings):
+    lives = (state.buffers, state.attachments, state.mappings)
+    for rows in (*lives, state.pins, state.vmaps, state.cpu_accesses):
         for row in rows:
             if not row["end"] and not row["flags"] & Flag.END_LOST:
                 row["flags"] |= Flag.OPEN
@@ -173,6 +223,7 @@ def reference(events: NDArray[np.void]) -> dict[str, list[Any]]:
         name: getattr(state, name)
         for name in (
             *("buffers", "attachments", "mappings", "errors"),
+            *("pins", "vmaps", "cpu_accesses"),
             *("event_buffers", "event_attachments"),
         )
     }

@@ -26,4 +26,5 @@ def any_events(draw: st.DrawFn) -> NDArray[np.void]:
         event["kind"], event["buffer"], event["object"] = kind, inode, address
         event["value"], event["ret"], event["ts"] = value, ret, ts
         event["aux"], event["dur"], event["stack"], event["pid"] = value + 10, step, address, inode
+        event["detail"] = step
     return events

@@ -32,6 +32,7 @@ LAYERS: Final = (
     ("session",),
     ("recorder",),
     ("names", "tables", "accounting"),
+    ("brackets",),
     ("pairing",),
     ("lifecycle",),
     ("columns", "frames", "reading", "reconcile"),

@@ -20,6 +20,7 @@ from tests.build import MS, START, US, Build
 from tests.reference import reference
 from tests.strategies import any_events
 
+TABLES = ("buffers", "attachments", "mappings", "pins", "vmaps", "cpu_accesses", "errors")
 OPEN, UNSEEN, LOST, OUTLIVED = Flag.OPEN, Flag.BEGIN_UNSEEN, Flag.END_LOST, Flag.OUTLIVED
 
 
@@ -234,7 +235,7 @@ def test_agrees_with_the_reference_wherever_batches_are_cut(
     rows = paired(events, tuple(cuts))
 
     expected = reference(events)
-    for table in ("buffers", "attachments", "mappings", "errors"):
+    for table in TABLES:
         got = [dict(zip(row.dtype.names, row.item(), strict=True)) for row in getattr(rows, table)]
         assert got == expected[table], table
     assert rows.event_buffers.tolist() == expected["event_buffers"]
