@@ -22,15 +22,15 @@ Structs = NDArray[np.void]
 Fields = tuple[tuple[str, str], ...]
 
 _K: Final = schema.KIND
-_CALLER: Final[Fields] = (("begin", "ts"), ("dur", "dur"), ("pid", "pid"), ("tid", "tid"))
+CALLER: Final[Fields] = (("begin", "ts"), ("dur", "dur"), ("pid", "pid"), ("tid", "tid"))
 _MAP_FIELDS: Final[Fields] = (
-    *_CALLER,
+    *CALLER,
     ("sgt", "value"),
     ("device", "aux"),
     ("detail", "detail"),
 )
-_PIN_FIELDS: Final[Fields] = (*_CALLER, ("device", "aux"))
-_ACCESS_FIELDS: Final[Fields] = (*_CALLER, ("detail", "detail"))
+_PIN_FIELDS: Final[Fields] = (*CALLER, ("device", "aux"))
+_ACCESS_FIELDS: Final[Fields] = (*CALLER, ("detail", "detail"))
 _ACCESS_ENDS: Final = (_K["cpu_end"], _K["kernel_end"])
 _BY_DRIVERS: Final = (_K["kernel_begin"], _K["kernel_end"])
 
@@ -56,7 +56,7 @@ def new_ids(sources: Ints, last_id: int) -> Ints:
     return ids
 
 
-class _Brackets:
+class Brackets:
     """Open rows of one table, found again by ``keys``.
 
     ``end_fields`` are columns that the end fills, with the column of a row made of its event that
@@ -118,7 +118,7 @@ class _Brackets:
         return self._settle(rows, ~is_open | with_lost | outlived)
 
 
-class Mappings(_Brackets):
+class Mappings(Brackets):
     """Mappings by attachment and sg_table.
 
     An exporter may hand the same sg_table out again while it is mapped (cached, up to 6.15), so
@@ -137,7 +137,7 @@ class Mappings(_Brackets):
         return self._settle_with_attachments(self._pair(new, maps[touched]), ended)
 
 
-class Pins(_Brackets):
+class Pins(Brackets):
     """Pins that importers made, by attachment; those of one attachment are counted."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Pins(_Brackets):
         return self._settle_with_attachments(self._pair(new, pins[touched]), ended)
 
 
-class Vmaps(_Brackets):
+class Vmaps(Brackets):
     """Kernel mappings, by buffer: the core counts them."""
 
     def __init__(self) -> None:
@@ -161,13 +161,13 @@ class Vmaps(_Brackets):
     def feed(self, events: Structs, buffers: Ints) -> Structs:
         vmaps = (events["kind"] == _K["vmap"]) & (events["ret"] >= 0)
         touched = np.flatnonzero((vmaps | (events["kind"] == _K["vunmap"])) & (buffers != 0))
-        new = self._made(events[touched], _CALLER)
+        new = self._made(events[touched], CALLER)
         new["buffer_id"] = buffers[touched]
         rows = self._pair(new, vmaps[touched])
         return self._settle(rows, rows["end"] != 0)
 
 
-class Accesses(_Brackets):
+class Accesses(Brackets):
     """CPU accesses: those of user space by buffer and process, those of drivers by buffer."""
 
     def __init__(self) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.brackets import Accesses, Mappings, Pins, Vmaps
+from dmabuf_trace.fds import Fds
 from dmabuf_trace.names import Names
 from dmabuf_trace.pairing import Attachments, Buffers
 from dmabuf_trace.tables import BUFFER_DTYPE, ERROR_DTYPE, Flag, Rows, empty
@@ -43,6 +44,7 @@ class Lifecycle:
         self._pins = Pins()
         self._vmaps = Vmaps()
         self._accesses = Accesses()
+        self._fds = Fds()
         self._unwatched = empty(BUFFER_DTYPE)
 
     def feed(self, events: Structs) -> Rows:
@@ -62,6 +64,7 @@ class Lifecycle:
             self._pins.feed(*of_attachments),
             self._vmaps.feed(events, event_buffers),
             self._accesses.feed(events, event_buffers),
+            self._fds.feed(events, event_buffers),
             _errors(events, event_buffers, event_attachments),
             event_buffers,
             event_attachments,
@@ -108,6 +111,7 @@ class Lifecycle:
             _opened(self._pins.open),
             _opened(self._vmaps.open),
             _opened(self._accesses.open),
+            _opened(self._fds.open),
             empty(ERROR_DTYPE),
             none,
             none,

@@ -8,7 +8,7 @@ it was not seen. Addresses and inode numbers are attributes. Must not know panda
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import IntFlag
+from enum import IntEnum, IntFlag
 from typing import Any, Final, Self
 
 import numpy as np
@@ -146,6 +146,38 @@ ACCESS_DTYPE: Final = np.dtype(
 ``end_dur``. ``owner`` is the process of one from user space, 0 of a driver's; ``detail`` and
 ``end_detail`` are those of the events: sync flags, a driver's DMA direction."""
 
+
+class FdOrigin(IntEnum):
+    """How an fd came to be in its table."""
+
+    UNSEEN = 0
+    INSTALL = 1
+    DUP2 = 2
+    FORK = 3
+
+
+FD_DTYPE: Final = np.dtype(
+    [
+        ("id", "<i8"),
+        ("buffer_id", "<i8"),
+        ("file", "<u8"),
+        ("table", "<u8"),
+        ("begin", "<u8"),
+        ("end", "<u8"),
+        ("dur", "<u8"),
+        ("fd", "<i4"),
+        ("pid", "<u4"),
+        ("tid", "<u4"),
+        ("end_pid", "<u4"),
+        ("stack", "<i4"),
+        ("user_stack", "<i4"),
+        ("origin", "<i4"),
+        ("flags", "<i4"),
+    ]
+)
+"""An fd from its install, or the fork that copied it, to its close. ``pid`` is who installed it or
+the child, ``end_pid`` who closed it; ``fd`` -1: not known."""
+
 ERROR_DTYPE: Final = np.dtype(
     [
         ("ts", "<u8"),
@@ -182,6 +214,7 @@ class Rows:
     pins: NDArray[np.void]
     vmaps: NDArray[np.void]
     cpu_accesses: NDArray[np.void]
+    fds: NDArray[np.void]
     errors: NDArray[np.void]
     event_buffers: NDArray[np.int64]
     event_attachments: NDArray[np.int64]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema, tables
-from dmabuf_trace.tables import Flag
+from dmabuf_trace.tables import FdOrigin, Flag
 
 Row = dict[str, Any]
 
@@ -29,6 +29,7 @@ class _Reference:
         self.pins: list[Row] = []
         self.vmaps: list[Row] = []
         self.cpu_accesses: list[Row] = []
+        self.fds: list[Row] = []
         self.errors: list[Row] = []
         self.event_buffers: list[int] = []
         self.event_attachments: list[int] = []
@@ -60,6 +61,9 @@ class _Reference:
         if buffer_id:
             self._vmap(event, buffer_id)
             self._access(event, buffer_id)
+            self._fd(event, buffer_id)
+        if schema.KIND_NAMES[event["kind"]] == "fork":
+            self._fork(event)
         if event["ret"] < 0 and event["kind"] not in schema.PARTS:
             named = schema.KIND_NAMES[event["kind"]] in ("export", "attach", "map", "set_name")
             same = {key: event[key] for key in ("ts", "dur", "pid", "tid", "kind", "cpu")}
@@ -208,6 +212,27 @@ class _Reference:
             new.update(end=event["ts"], end_dur=event["dur"], end_detail=event["detail"])
             self._end(rows, new, **whose)
 
+    def _fd(self, event: Row, buffer_id: int) -> None:
+        kind = schema.KIND_NAMES[event["kind"]]
+        of = {"buffer_id": buffer_id, "file": event["object"], "table": event["value"]}
+        who = {key: event[key] for key in ("pid", "tid", "stack", "user_stack")}
+        new = _row(tables.FD_DTYPE, **{**of, **who})
+        if kind == "fd_install":
+            origin = FdOrigin.DUP2 if event["aux"] == schema.FD_DUP2 else FdOrigin.INSTALL
+            new.update(begin=event["ts"], dur=event["dur"], fd=event["detail"], origin=int(origin))
+            self._add(self.fds, new)
+        if kind == "fd_close":
+            stacks = dict.fromkeys(("stack", "user_stack"), schema.UNKNOWN_STACK)
+            new.update(stacks, end=event["ts"], end_pid=event["pid"], fd=-1, pid=0)
+            self._end(self.fds, new, file=event["object"], table=event["value"])
+
+    def _fork(self, event: Row) -> None:
+        for row in [row for row in self.fds if row["table"] == event["object"] and not row["end"]]:
+            child = dict.fromkeys(("pid", "tid"), event["detail"])
+            stacks = dict.fromkeys(("stack", "user_stack"), schema.UNKNOWN_STACK)
+            new = {**row, **child, **stacks, "table": event["value"], "begin": event["ts"]}
+            self._add(self.fds, {**new, "origin": int(FdOrigin.FORK)})
+
 
 def reference(events: NDArray[np.void]) -> dict[str, list[Any]]:
     """The tables of a trace, each row a dict."""
@@ -215,7 +240,7 @@ def reference(events: NDArray[np.void]) -> dict[str, list[Any]]:
     for event in events:
         state.feed(dict(zip(events.dtype.names or (), event.item(), strict=True)))
     lives = (state.buffers, state.attachments, state.mappings)
-    for rows in (*lives, state.pins, state.vmaps, state.cpu_accesses):
+    for rows in (*lives, state.pins, state.vmaps, state.cpu_accesses, state.fds):
         for row in rows:
             if not row["end"] and not row["flags"] & Flag.END_LOST:
                 row["flags"] |= Flag.OPEN
@@ -223,7 +248,7 @@ def reference(events: NDArray[np.void]) -> dict[str, list[Any]]:
         name: getattr(state, name)
         for name in (
             *("buffers", "attachments", "mappings", "errors"),
-            *("pins", "vmaps", "cpu_accesses"),
+            *("pins", "vmaps", "cpu_accesses", "fds"),
             *("event_buffers", "event_attachments"),
         )
     }

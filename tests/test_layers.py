@@ -33,6 +33,7 @@ LAYERS: Final = (
     ("recorder",),
     ("names", "tables", "accounting"),
     ("brackets",),
+    ("fds", "calls"),
     ("pairing",),
     ("lifecycle",),
     ("columns", "frames", "reading", "reconcile"),

@@ -20,7 +20,7 @@ from tests.build import MS, START, US, Build
 from tests.reference import reference
 from tests.strategies import any_events
 
-TABLES = ("buffers", "attachments", "mappings", "pins", "vmaps", "cpu_accesses", "errors")
+TABLES = ("buffers", "attachments", "mappings", "pins", "vmaps", "cpu_accesses", "fds", "errors")
 OPEN, UNSEEN, LOST, OUTLIVED = Flag.OPEN, Flag.BEGIN_UNSEEN, Flag.END_LOST, Flag.OUTLIVED
 
 

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which call a part of one belongs to: waits and exporters' functions, and the call around them.
+
+What one thread does is nested: of two of its timed events one lies within the other, or they don't
+meet. Must not know pandas.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+
+Ints = NDArray[np.int64]
+Structs = NDArray[np.void]
+
+NONE: Final = -1
+
+
+def _around(begin: Ints, end: Ints, thread: Ints) -> Ints:
+    """For each interval, the index of the innermost one around it on its thread, or NONE."""
+    count = len(begin)
+    order = np.lexsort((-end, begin, thread))
+    by_end = np.lexsort((end, thread))
+    # how many of its thread's intervals are over when one begins: those that are not lie around it
+    both = np.concatenate([end[by_end], begin[order]])
+    threads = np.concatenate([thread[by_end], thread[order]])
+    is_end = np.arange(2 * count) < count
+    merged = np.lexsort((~is_end, both, threads))
+    ended = np.cumsum(is_end[merged])
+    over = np.zeros(count, np.int64)
+    over[merged[~is_end[merged]] - count] = ended[~is_end[merged]]
+    depth = np.arange(count) - over
+    found = np.full(count, NONE, np.int64)
+    for level in range(1, int(depth.max(initial=0)) + 1):
+        outer = np.flatnonzero(depth == level - 1)
+        inner = np.flatnonzero(depth == level)
+        before = np.searchsorted(outer, inner) - 1
+        found[order[inner]] = np.where(before >= 0, order[outer[before]], NONE)
+    has = found != NONE
+    around = has.copy()
+    around[has] = (thread[found[has]] == thread[has]) & (begin[found[has]] <= begin[has])
+    around[has] &= end[found[has]] >= end[has]
+    return np.where(around, found, NONE)
+
+
+def calls_of(events: Structs) -> Ints:
+    """For each event that is part of a call, the position of that call's event; else NONE.
+
+    ``events`` in ring order. The wait for the lock that an ``_unlocked`` variant takes lies ahead
+    of the call that it was for: it belongs to the next call of its thread, where that is about the
+    same buffer. A call whose own event is missing gives NONE.
+    """
+    is_part = np.isin(events["kind"], schema.PARTS)
+    timed = np.flatnonzero(events["dur"] > 0)
+    end: NDArray[Any] = events["ts"][timed].astype(np.int64)
+    begin = end - events["dur"][timed].astype(np.int64)
+    parent = np.full(len(events), NONE, np.int64)
+    around = _around(begin, end, events["tid"][timed].astype(np.int64))
+    parent[timed[around != NONE]] = timed[around[around != NONE]]
+    found = np.where(is_part, parent, NONE)
+    while len(deeper := np.flatnonzero((found != NONE) & is_part[found])):
+        found[deeper] = parent[found[deeper]]
+    return np.where(found == NONE, _next_calls(events, is_part), found)
+
+
+def _next_calls(events: Structs, is_part: NDArray[np.bool_]) -> Ints:
+    """For each wait for a lock, the next call of its thread, if that is about its buffer."""
+    order = np.argsort(events["tid"], kind="stable")
+    ordered = events[order]
+    is_call = (ordered["dur"] > 0) & ~is_part[order]
+    calls = np.flatnonzero(is_call)
+    waits = np.flatnonzero(ordered["kind"] == schema.KIND["lock_wait"])
+    at = np.searchsorted(calls, waits)
+    waits, at = waits[at < len(calls)], at[at < len(calls)]
+    follows = calls[at]
+    same = ordered["tid"][follows] == ordered["tid"][waits]
+    same &= ordered["buffer"][follows] == ordered["buffer"][waits]
+    begins = ordered["ts"][follows] - ordered["dur"][follows]
+    same &= begins >= ordered["ts"][waits]
+    found = np.full(len(events), NONE, np.int64)
+    found[order[waits[same]]] = order[follows[same]]
+    return found

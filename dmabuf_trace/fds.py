@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File descriptors of buffers: installed, copied by forks, closed.
+
+A close tells the file and the table of fds, not the number: where a table has one file under
+several numbers, the first installed is taken for the first closed. Must not know names or pandas.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from dmabuf_trace import schema
+from dmabuf_trace.brackets import CALLER, Bools, Brackets, Fields, Ints, Structs
+from dmabuf_trace.tables import FD_DTYPE, FdOrigin
+
+_K: Final = schema.KIND
+_FIELDS: Final[Fields] = (
+    *CALLER,
+    ("file", "object"),
+    ("table", "value"),
+    ("fd", "detail"),
+    ("stack", "stack"),
+    ("user_stack", "user_stack"),
+)
+
+
+class Fds(Brackets):
+    """Fds by file and by table; a table is that of a process, or shared by several."""
+
+    def __init__(self) -> None:
+        super().__init__(FD_DTYPE, ("file", "table"), (("end_pid", "pid"),))
+
+    def feed(self, events: Structs, buffers: Ints) -> Structs:
+        """The rows that a batch closed."""
+        kind = events["kind"]
+        forks = np.flatnonzero(kind == _K["fork"])
+        installs = kind == _K["fd_install"]
+        touched = np.flatnonzero((installs | (kind == _K["fd_close"])) & (buffers != 0))
+        closed = []
+        done = 0
+        for fork in forks:
+            upto = int(np.searchsorted(touched, fork))
+            closed.append(self._feed(events, buffers, touched[done:upto], installs))
+            done = upto
+            self._copy(events[fork])
+        closed.append(self._feed(events, buffers, touched[done:], installs))
+        return np.concatenate(closed)
+
+    def _feed(self, events: Structs, buffers: Ints, touched: Ints, installs: Bools) -> Structs:
+        if not len(touched):
+            return self.open[:0]
+        about = events[touched]
+        new = self._made(about, _FIELDS)
+        new["buffer_id"] = buffers[touched]
+        new["origin"] = np.where(about["aux"] == schema.FD_DUP2, FdOrigin.DUP2, FdOrigin.INSTALL)
+        ups = installs[touched]
+        new["fd"][~ups] = -1
+        new["origin"][~ups] = FdOrigin.UNSEEN
+        for stack in ("stack", "user_stack"):
+            new[stack][~ups] = schema.UNKNOWN_STACK
+        rows = self._pair(new, ups)
+        return self._settle(rows, rows["end"] != 0)
+
+    def _copy(self, fork: Structs) -> None:
+        """Give a child what is open in its parent's table."""
+        mine = self.open["table"] == fork["object"]
+        if not mine.any():
+            return
+        copies = self.open[mine].copy()
+        copies["id"] = self._last_id + 1 + np.arange(len(copies))
+        self._last_id += len(copies)
+        copies["table"], copies["begin"] = fork["value"], fork["ts"]
+        copies["pid"], copies["tid"] = fork["detail"], fork["detail"]
+        copies["origin"] = FdOrigin.FORK
+        copies["stack"] = copies["user_stack"] = schema.UNKNOWN_STACK
+        self.open = np.concatenate([self.open, copies])
