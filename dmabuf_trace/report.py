@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dmabuf_trace.analysis import Column, Result, Table, frame, registry
+from dmabuf_trace.analysis import Column, Result, Table, frame, records, registry
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,10 +101,10 @@ def recording(trace: Trace) -> Recording:
 
 def _operations(trace: Trace) -> dict[str, int]:
     since: dict[str, int] = {}
-    for row in trace.probed:
-        if not row.reason:
-            module = row.symbol.partition(":")[0] if ":" in row.symbol else ""
-            since[module] = max(row.ts - trace.start, since.get(module, 0))
+    for row in records(trace.probed):
+        if not row["reason"]:
+            module = row["symbol"].partition(":")[0] if ":" in row["symbol"] else ""
+            since[module] = max(row["ts"] - trace.start, since.get(module, 0))
     return since
 
 

@@ -181,8 +181,29 @@ class Build:
 
     def fd(self, buffer: Buffer, fd: int) -> None:
         """Install an fd of the calling process."""
-        self.event("fd_install", buffer=buffer.inode, detail=fd)
+        self.event("fd_install", **self._file(buffer), detail=fd)
         self._holders.append(Holder(buffer.inode, self.process.pid, self.process.comm, fd))
+
+    def _file(self, buffer: Buffer) -> dict[str, int]:
+        return {
+            "buffer": buffer.inode,
+            "object": buffer.address + 0x100,
+            "value": self.table(self.process),
+        }
+
+    def table(self, process: Process) -> int:
+        """Address of a process's table of fds."""
+        return 0xFFFF_8881_0000_0000 + process.pid * 0x1000
+
+    def fork(self, child: Process) -> None:
+        """Let the calling process have a child, with a copy of its fds."""
+        tables = {"object": self.table(self.process), "value": self.table(child)}
+        self.event("fork", **tables, detail=child.pid)
+
+    def close_fd(self, buffer: Buffer, fd: int) -> None:
+        """Close an fd of the calling process."""
+        self.event("fd_close", **self._file(buffer))
+        self.close(fd)
 
     def close(self, fd: int) -> None:
         """Close an fd of the calling process: no event."""
@@ -272,6 +293,54 @@ class Build:
             "aux": self._name("device", attachment.device),
             "detail": schema.DIRECTIONS.index(direction),
         }
+
+    def pin(self, attachment: Attachment, *, dur: int = 0, errno: int = 0) -> None:
+        """Pin."""
+        self.event("pin", **self._on(attachment), dur=dur, ret=-errno)
+
+    def unpin(self, attachment: Attachment) -> None:
+        """Give a pin back."""
+        self.event("unpin", **self._on(attachment))
+
+    def _on(self, attachment: Attachment) -> dict[str, int]:
+        aux = self._name("device", attachment.device)
+        return {"buffer": attachment.buffer.inode, "object": attachment.address, "aux": aux}
+
+    def vmap(self, buffer: Buffer, *, dur: int = 0) -> None:
+        """Map into the kernel."""
+        self.event("vmap", buffer=buffer.inode, object=buffer.address, dur=dur)
+
+    def vunmap(self, buffer: Buffer) -> None:
+        """Give a kernel mapping back."""
+        self.event("vunmap", buffer=buffer.inode, object=buffer.address)
+
+    def begin(self, buffer: Buffer, sync: int = 1, *, dur: int = 0, errno: int = 0) -> None:
+        """Begin CPU access: ``sync`` 1 reads, 2 writes, 3 both."""
+        self.event("cpu_begin", buffer=buffer.inode, detail=sync, dur=dur, ret=-errno)
+
+    def end(self, buffer: Buffer, sync: int = 1, *, dur: int = 0, errno: int = 0) -> None:
+        """End CPU access."""
+        self.event("cpu_end", buffer=buffer.inode, detail=sync | 4, dur=dur, ret=-errno)
+
+    def move(self, buffer: Buffer) -> None:
+        """Tell the importers that the buffer moves."""
+        self.event("move", buffer=buffer.inode, object=buffer.address)
+
+    def lock_wait(self, buffer: Buffer, dur: int, *, errno: int = 0) -> None:
+        """Have waited for the reservation lock."""
+        self.event("lock_wait", buffer=buffer.inode, object=1, dur=dur, ret=-errno)
+
+    def fence_wait(
+        self, buffer: Buffer, dur: int, *, context: int = 7, seqno: int = 1, timed_out: bool = False
+    ) -> None:
+        """Have waited for a fence."""
+        fence = {"value": context, "aux": seqno, "detail": int(timed_out)}
+        self.event("fence_wait", buffer=buffer.inode, dur=dur, **fence)
+
+    def operation(self, buffer: Buffer, name: str, dur: int, *, errno: int = 0) -> None:
+        """Have called a function of the exporter."""
+        number = schema.OPERATIONS.index(name) + 1
+        self.event("operation", buffer=buffer.inode, detail=number, dur=dur, ret=-errno)
 
     def cgroup(self, cgroup: int, path: str) -> None:
         """Tell the path of a cgroup."""

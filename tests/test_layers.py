@@ -38,6 +38,8 @@ LAYERS: Final = (
     ("lifecycle",),
     ("columns", "frames", "reading", "reconcile"),
     ("quality",),
+    ("source",),
+    ("lives", "moments"),
     ("trace",),
     ("analysis",),
     ("holders",),

@@ -13,7 +13,7 @@ from dmabuf_trace import trace
 from dmabuf_trace.analysis import records
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.errors import InputError
-from tests.build import KIB, MS, START, US, Build, Mapping, Process, header
+from tests.build import KIB, MIB, MS, START, US, Build, Mapping, Process, header
 
 CAM = Process(200, "cam")
 
@@ -65,7 +65,7 @@ def test_functions_that_were_probed_while_recording(file: Path) -> None:
 
     opened = trace.open(k.write(file))
 
-    assert opened.operations["symbol"].tolist() == ["vgem:vgem_map", "vgem:vgem_pin"]
+    assert opened.probed["symbol"].tolist() == ["vgem:vgem_map", "vgem:vgem_pin"]
     doubted = opened.quality[opened.quality["kind"] == "operation"]
     assert doubted["cause"].tolist() == ["vgem:vgem_pin: no room"]
 
@@ -108,9 +108,17 @@ def test_gaps_are_na_and_integers_stay_integers(file: Path) -> None:
 
 def test_every_table_has_the_documented_columns_and_no_numbers_as_objects(file: Path) -> None:
     k = Build()
-    attachment = k.attach(k.export(fd=3))
+    buffer = k.export(fd=3)
+    attachment = k.attach(buffer)
     k.map(attachment)
     k.map(attachment, errno=12)
+    k.pin(attachment)
+    k.vmap(buffer)
+    k.begin(buffer)
+    k.mmap(buffer)
+    k.move(buffer)
+    k.lock_wait(buffer, US)
+    k.operation(buffer, "map", US)
     k.lose("map", "ring_full", 1)
     k.probed("map", "heap:heap_map")
 
@@ -307,3 +315,112 @@ def test_what_is_not_a_recording_is_refused(file: Path) -> None:
     file.write_text("no")
     with pytest.raises(InputError, match="is not a dmabuf-trace recording"):
         trace.open(file)
+
+
+def test_parts_name_the_call_that_they_are_part_of(file: Path) -> None:
+    k = Build()
+    buffer = k.export(exporter="heap")
+    attachment = k.attach(buffer, "gpu")
+    k.wait(MS)
+    k.lock_wait(buffer, 3 * US)  # taken by the _unlocked variant, ahead of the call
+    k.wait(2 * US)
+    k.fence_wait(buffer, US, context=9, seqno=4)
+    k.wait(4 * US)
+    k.operation(buffer, "map", 3 * US)
+    k.wait(US)
+    k.map(attachment, dur=7 * US)
+    k.wait(US)
+    k.lock_wait(buffer, US, errno=4)
+    k.by(CAM).lock_wait(buffer, US)
+
+    opened = trace.open(k.write(file))
+
+    columns = ("kind", "wait_ns", "exporter", "call", "device", "error", "fence_context")
+    assert only(opened.waits, *columns) == [
+        ("lock", 3 * US, "heap", "map", "gpu", None, None),
+        ("fence", US, "heap", "map", "gpu", None, 9),
+        ("lock", US, "heap", None, None, "EINTR", None),
+        ("lock", US, "heap", None, None, None, None),
+    ]
+    assert only(opened.operations, "operation", "operation_ns", "call", "attachment_id") == [
+        ("map", 3 * US, "map", 1)
+    ]
+
+
+def test_pins_vmaps_and_moves(file: Path) -> None:
+    k = Build()
+    buffer = k.export(size=MIB)
+    attachment = k.attach(buffer, "nic", dynamic=True)
+    k.pin(attachment, dur=2 * US)
+    k.vmap(buffer)
+    mapping = k.map(attachment)
+    k.wait(MS)
+    k.move(buffer)
+    k.wait(US)
+    k.unpin(attachment)
+    k.unmap(mapping)
+    k.wait(MS)
+    k.move(buffer)
+    k.vunmap(buffer)
+    k.vunmap(buffer)
+    k.pin(attachment)
+    k.detach(attachment)
+
+    opened = trace.open(k.write(file))
+
+    assert only(opened.pins, "device", "importer", "pin_ns", "age_ns", "open", "outlived") == [
+        ("nic", "dynamic", 2 * US, MS + US, False, False),
+        ("nic", "dynamic", 0, 0, True, True),
+    ]
+    assert only(opened.vmaps, "begin", "end", "open") == [
+        (START, START + 2 * MS + US, False),
+        (None, START + 2 * MS + US, False),
+    ]
+    assert only(opened.moves, "ts", "mappings", "pins", "size_bytes") == [
+        (START + MS, 1, 1, MIB),
+        (START + 2 * MS + US, 0, 0, MIB),
+    ]
+
+
+def test_cpu_accesses_of_processes_and_drivers(file: Path) -> None:
+    k = Build()
+    buffer = k.export()
+    k.begin(buffer, 3, dur=5 * US)
+    k.by(CAM).begin(buffer, 1)
+    k.wait(MS)
+    k.end(buffer, 2, dur=US)  # not what was announced
+    k.begin(buffer, 1, errno=4)
+    k.end(buffer, 1)
+    k.event("kernel_begin", buffer=buffer.inode, detail=2)
+
+    opened = trace.open(k.write(file))
+
+    columns = ("by", "comm", "direction", "end_direction", "age_ns", "begin_ns", "end_ns", "open")
+    assert only(opened.cpu_accesses, *columns) == [
+        ("process", "app", "read and write", None, MS, 5 * US, None, True),
+        ("process", "cam", "read", "write", MS, 0, US, False),
+        ("process", "cam", None, "read", None, None, 0, False),
+        ("driver", "cam", "read", None, 0, 0, None, True),
+    ]
+
+
+def test_fds_of_a_process_and_its_children(file: Path) -> None:
+    k = Build()
+    child = Process(101, "worker")
+    buffer = k.export(fd=3)
+    k.wait(MS)
+    k.fork(child)
+    k.wait(MS)
+    k.close_fd(buffer, 3)
+    k.by(child)
+    k.wait(MS)
+    k.close_fd(buffer, 3)
+    k.close_fd(buffer, 9)  # copied before the trace, say
+
+    opened = trace.open(k.write(file))
+
+    assert only(opened.fds, "fd", "origin", "pid", "age_ns", "closed_by", "open") == [
+        (3, "install", 100, 2 * MS, 100, False),
+        (3, "fork", 101, 2 * MS, 101, False),
+        (None, None, None, None, 101, False),
+    ]

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of moments: calls that fail, waits, calls of exporters, moves, looks at the holders."""
+
+from __future__ import annotations
+
+import errno as errno_names
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from dmabuf_trace import schema
+from dmabuf_trace.blocks import Holder
+from dmabuf_trace.columns import TABLES
+from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
+from dmabuf_trace.source import Array, Columns, Source, Structs, kind_names, stacks
+from dmabuf_trace.tables import Flag
+
+_K: Final = schema.KIND
+_WAITS: Final = {_K["lock_wait"]: "lock", _K["fence_wait"]: "fence"}
+_VM_WRITE: Final = 0x2
+_VM_SHARED: Final = 0x8
+"""include/linux/mm.h"""
+_MMAPS: Final = {_K["mmap"]: "own", _K["mmap_importer"]: "importer"}
+
+
+def errors(source: Source) -> pd.DataFrame:
+    """One row per call that failed, in order of time."""
+    rows = source.rows.errors
+    rows = rows[np.argsort(rows["ts"], kind="stable")]
+    kinds = kind_names(rows["kind"])
+    of = source.rows.buffers
+    exporters = np.where(
+        kinds == "export", rows["name"], look_up(rows["buffer_id"], of["id"], of["exporter"])
+    )
+    return pd.DataFrame(
+        {
+            "ts": signed(rows["ts"]),
+            "kind": strings(kinds),
+            **source.buffer(rows["buffer_id"]),
+            "attachment_id": gaps(rows["attachment_id"], rows["attachment_id"] != 0),
+            **source.device(rows["name"], np.isin(kinds, ("attach", "map"))),
+            "exporter": texts(exporters, source.names.exporter).mask(exporters == 0),
+            "errno": rows["errno"].astype(np.int64),
+            "error": strings(_error_names(rows["errno"])),
+            "call_ns": signed(rows["dur"]),
+            **source.thread(rows, rows["ts"]),
+            "cpu": rows["cpu"].astype(np.int64),
+        },
+        columns=list(TABLES["errors"]),
+    )
+
+
+def _error_names(numbers: Array) -> Array:
+    """EBUSY for 16."""
+    distinct, index = np.unique(numbers, return_inverse=True)
+    named = [errno_names.errorcode.get(number, str(number)) for number in distinct.tolist()]
+    return np.array(named, object)[index]
+
+
+def _failures(rows: Structs) -> pd.Series[str]:
+    """Names of errors, NA for what succeeded."""
+    return strings(_error_names(-rows["ret"].astype(np.int64)), rows["ret"] < 0)
+
+
+def events(source: Source) -> pd.DataFrame:
+    """One row per event, in order of time (and of the ring, where times are equal)."""
+    order = np.argsort(source.raw["ts"], kind="stable")
+    rows = source.raw[order]
+    buffer_ids = source.rows.event_buffers[order]
+    attachment_ids = source.rows.event_attachments[order]
+    timed = np.isin(rows["kind"], [kind.id for kind in schema.KINDS if kind.timed])
+    return pd.DataFrame(
+        {
+            "ts": signed(rows["ts"]),
+            "kind": strings(kind_names(rows["kind"])),
+            "buffer_id": gaps(buffer_ids, buffer_ids != 0),
+            "attachment_id": gaps(attachment_ids, attachment_ids != 0),
+            "inode": signed(rows["buffer"]),
+            **{column: rows[column] for column in ("object", "value", "aux")},
+            **{column: rows[column].astype(np.int64) for column in ("detail", "ret")},
+            "call_ns": gaps(rows["dur"], timed),
+            **source.thread(rows, rows["ts"]),
+            **stacks(rows),
+            "cpu": rows["cpu"].astype(np.int64),
+        },
+        columns=list(TABLES["events"]),
+    )
+
+
+def _part(source: Source, mine: Array) -> Columns:
+    """What parts of calls have in common."""
+    rows = source.raw[mine]
+    buffer_ids = source.rows.event_buffers[mine]
+    return {
+        "begin": signed(rows["ts"]) - signed(rows["dur"]),
+        "length": signed(rows["dur"]),
+        **source.buffer(buffer_ids),
+        "exporter": source.exporter(buffer_ids),
+        **source.around(mine),
+        "error": _failures(rows),
+        **source.thread(rows, rows["ts"]),
+    }
+
+
+def _of_kinds(source: Source, *kinds: int) -> Array:
+    """Positions of events of these kinds, in order of time."""
+    mine = np.flatnonzero(np.isin(source.raw["kind"], kinds))
+    return mine[np.argsort(source.raw["ts"][mine], kind="stable")]
+
+
+def waits(source: Source) -> pd.DataFrame:
+    """One row per wait for a reservation lock or a fence."""
+    mine = _of_kinds(source, *_WAITS)
+    rows = source.raw[mine]
+    is_fence = rows["kind"] == _K["fence_wait"]
+    part = _part(source, mine)
+    return pd.DataFrame(
+        {
+            "kind": strings(np.where(is_fence, "fence", "lock")),
+            **part,
+            "wait_ns": part["length"],
+            "timed_out": pd.Series(rows["detail"] == 1, dtype="boolean").where(is_fence),
+            "fence_context": gaps(rows["value"], is_fence),
+            "fence_seqno": gaps(rows["aux"], is_fence),
+        },
+        columns=list(TABLES["waits"]),
+    )
+
+
+def operations(source: Source) -> pd.DataFrame:
+    """One row per call of an exporter's function."""
+    mine = _of_kinds(source, _K["operation"])
+    numbers = np.minimum(source.raw["detail"][mine].astype(np.int64), len(schema.OPERATIONS) + 1)
+    known = np.array(["", *schema.OPERATIONS, ""], object)
+    part = _part(source, mine)
+    return pd.DataFrame(
+        {
+            "operation": strings(known[numbers]),
+            **part,
+            "operation_ns": part["length"],
+        },
+        columns=list(TABLES["operations"]),
+    )
+
+
+def moves(source: Source) -> pd.DataFrame:
+    """One row per move that an exporter told its importers of."""
+    mine = _of_kinds(source, _K["move"])
+    rows = source.raw[mine]
+    buffer_ids = source.rows.event_buffers[mine]
+    mapped = source.rows.mappings
+    return pd.DataFrame(
+        {
+            "ts": signed(rows["ts"]),
+            **source.buffer(buffer_ids),
+            "size_bytes": source.size(buffer_ids),
+            "exporter": source.exporter(buffer_ids),
+            "mappings": _alive_at(mapped, buffer_ids, rows["ts"]),
+            "pins": _alive_at(source.rows.pins, buffer_ids, rows["ts"]),
+            **source.thread(rows, rows["ts"]),
+            **stacks(rows),
+        },
+        columns=list(TABLES["moves"]),
+    )
+
+
+def _alive_at(rows: Structs, buffer_ids: Array, times: Array) -> Array:
+    """How many of these rows each buffer had at a time; those without a known end still count."""
+    never = np.iinfo(np.uint64).max
+    over = np.where(rows["end"] != 0, rows["end"], never)
+    over[(rows["end"] == 0) & (rows["flags"] & Flag.END_LOST != 0)] = 0
+
+    return _passed(rows["buffer_id"], rows["begin"], buffer_ids, times) - _passed(
+        rows["buffer_id"], over, buffer_ids, times
+    )
+
+
+def _passed(ids: Array, moments: Array, asked: Array, times: Array) -> Array:
+    """How many moments of the same id lie at or before each of the times asked for."""
+    of = np.concatenate([ids, asked])
+    at = np.concatenate([moments, times]).astype(np.uint64)
+    is_question = np.arange(len(of)) >= len(ids)
+    order = np.lexsort((is_question, at, of))
+    earlier = np.searchsorted(np.sort(ids), asked)
+    passed = np.empty(len(of), np.int64)
+    passed[order] = np.cumsum(~is_question[order])
+    found: Array = passed[len(ids) :] - earlier
+    return found
+
+
+def vmas(source: Source) -> pd.DataFrame:
+    """One row per mmap call."""
+    mine = _of_kinds(source, *_MMAPS)
+    mine = mine[source.raw["ret"][mine] >= 0]
+    rows = source.raw[mine]
+    buffer_ids = source.rows.event_buffers[mine]
+    return pd.DataFrame(
+        {
+            "begin": signed(rows["ts"]),
+            **source.buffer(buffer_ids),
+            "size_bytes": source.size(buffer_ids),
+            "start": rows["object"],
+            "length_bytes": signed(rows["value"]),
+            "offset_pages": signed(rows["aux"]),
+            "through": strings(np.where(rows["kind"] == _K["mmap"], "own", "importer")),
+            "write": rows["detail"] & _VM_WRITE != 0,
+            "shared": rows["detail"] & _VM_SHARED != 0,
+            "mmap_ns": signed(rows["dur"]),
+            **source.thread(rows, rows["ts"]),
+            **stacks(rows),
+        },
+        columns=list(TABLES["vmas"]),
+    )
+
+
+def holders(source: Source) -> pd.DataFrame:
+    """One row per fd and VMA of the snapshots."""
+    rows = [(look.when, look.ts, holder) for look in source.looks for holder in look.holders]
+    found: list[Holder] = [holder for _, _, holder in rows]
+    is_fd = np.array([holder.fd >= 0 for holder in found], np.bool_)
+    inodes = np.array([holder.buffer for holder in found], np.uint64)
+    of = source.rows.buffers[np.argsort(source.rows.buffers["inode"], kind="stable")]
+    buffer_ids = look_up(inodes, of["inode"], of["id"])
+    return pd.DataFrame(
+        {
+            "when": strings(np.array([when for when, _, _ in rows], object)),
+            "ts": np.array([ts for _, ts, _ in rows], np.int64),
+            "buffer_id": gaps(buffer_ids, buffer_ids != 0),
+            "inode": signed(inodes),
+            "pid": np.array([holder.pid for holder in found], np.int64),
+            "comm": strings(np.array([holder.comm for holder in found], object)),
+            "fd": gaps(np.array([holder.fd for holder in found], np.int64), is_fd),
+            "start": gaps(np.array([holder.start for holder in found], np.int64), ~is_fd),
+            "length_bytes": gaps(np.array([holder.length for holder in found], np.int64), ~is_fd),
+        },
+        columns=list(TABLES["holders"]),
+    )
+
+
+def probed(source: Source) -> pd.DataFrame:
+    """One row per exporter's function that was found and probed while recording."""
+    rows: list[tuple[Any, ...]] = [
+        (row.ts, row.operation, row.symbol, row.reason) for row in source.probed
+    ]
+    frame = pd.DataFrame(rows, columns=list(TABLES["probed"]))
+    return frame.astype(
+        {"ts": "int64", **dict.fromkeys(("operation", "symbol", "reason"), "string")}
+    )

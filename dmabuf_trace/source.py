@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tables of a trace are made from, and the groups of columns that they share.
+
+Must not know analyses, rendering or live tracing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dmabuf_trace import schema
+from dmabuf_trace.blocks import Probed, SnapshotBlock
+from dmabuf_trace.calls import NONE, calls_of
+from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
+from dmabuf_trace.names import Names
+from dmabuf_trace.tables import Flag, Rows
+
+Structs = NDArray[np.void]
+Array = NDArray[Any]
+Columns = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Events in the order of the ring, the rows made of them, and the facts around them.
+
+    ``missing`` are event kinds that were not observed and why, ``by_task`` whether filters left out
+    what others did, ``looks`` all snapshots in order.
+    """
+
+    raw: Structs
+    rows: Rows
+    names: Names
+    start: int
+    end: int
+    missing: Mapping[str, str]
+    by_task: bool
+    looks: Sequence[SnapshotBlock]
+    probed: Sequence[Probed]
+
+    @cached_property
+    def calls(self) -> Array:
+        """Of each event that is a part, the position of its call's event in ``raw``; else -1."""
+        return calls_of(self.raw)
+
+    def life(self, rows: Structs) -> Columns:
+        """When something began and ended, and how long it lived."""
+        begun, ended = rows["begin"] != 0, rows["end"] != 0
+        is_open = rows["flags"] & Flag.OPEN != 0
+        until = np.where(ended, signed(rows["end"]), self.end)
+        ages = np.maximum(until - signed(rows["begin"]), 0)
+        seen = {"seen": signed(rows["seen"])} if "seen" in (rows.dtype.names or ()) else {}
+        return {
+            "begin": gaps(rows["begin"], begun),
+            "end": gaps(rows["end"], ended),
+            **seen,
+            "age_ns": gaps(ages, begun & (ended | is_open)),
+        }
+
+    def caller(self, rows: Structs, known: Array, times: Array) -> Columns:
+        """Who made a call, where it was seen."""
+        return {
+            "pid": gaps(rows["pid"], known),
+            "tid": gaps(rows["tid"], known),
+            "comm": strings(self.names.comms(rows["tid"], times), known),
+            "cgroup": self.cgroup(rows, times, known),
+        }
+
+    def thread(self, rows: Structs, times: Array) -> Columns:
+        """Who made a call, which always is known."""
+        return {
+            "pid": rows["pid"].astype(np.int64),
+            "tid": rows["tid"].astype(np.int64),
+            "comm": strings(self.names.comms(rows["tid"], times)),
+            "cgroup": self.cgroup(rows, times, np.ones(len(rows), np.bool_)),
+        }
+
+    def cgroup(self, rows: Structs, times: Array, known: Array) -> pd.Series[str]:
+        """The cgroup of a thread at a time."""
+        paths = self.names.cgroups(rows["tid"], times)
+        return strings(paths, known & np.array([path is not None for path in paths], np.bool_))
+
+    def buffer(self, ids: Array) -> Columns:
+        """A buffer by its id."""
+        of = self.rows.buffers
+        inodes = look_up(ids, of["id"], of["inode"])
+        return {"buffer_id": gaps(ids, ids != 0), "inode": gaps(inodes, inodes != 0)}
+
+    def exporter(self, ids: Array) -> pd.Series[str]:
+        """The exporter of a buffer by its id."""
+        of = self.rows.buffers
+        keys = look_up(ids, of["id"], of["exporter"])
+        return texts(keys, self.names.exporter).mask(keys == 0)
+
+    def size(self, ids: Array) -> pd.Series[int]:
+        """The size of a buffer by its id."""
+        sizes = look_up(ids, self.rows.buffers["id"], self.rows.buffers["size"])
+        return gaps(sizes, sizes != 0)
+
+    def device(self, keys: Array, known: Array | None = None) -> Columns:
+        """A device by the id of its names."""
+
+        def part(name: str) -> pd.Series[str]:
+            def text(key: int) -> str:
+                return str(getattr(self.names.device(key), name))
+
+            found = texts(keys, text)
+            return found if known is None else found.where(known)
+
+        return {"device": part("name"), "driver": part("driver"), "bus": part("bus")}
+
+    def observed(self, counts: Array, *kinds: str) -> pd.Series[int]:
+        """Counts of events, where those were observed."""
+        return gaps(counts, np.full(len(counts), self.missing.keys().isdisjoint(kinds)))
+
+    def around(self, mine: Array) -> Columns:
+        """The calls that events at these positions are part of: their kind and their device."""
+        calls = self.calls[mine]
+        has = calls != NONE
+        rows = self.raw[calls]
+        attachments = np.where(has, self.rows.event_attachments[calls], 0)
+        named = has & np.isin(rows["kind"], OF_DEVICES)
+        return {
+            "call": strings(kind_names(rows["kind"]), has),
+            "attachment_id": gaps(attachments, attachments != 0),
+            **self.device(np.where(named, rows["aux"], 0), named),
+        }
+
+
+OF_DEVICES = tuple(schema.KIND[kind] for kind in ("attach", "map", "pin"))
+"""Timed kinds whose ``aux`` names a device."""
+
+
+def flags(rows: Structs, **wanted: Flag) -> dict[str, Array]:
+    """A column of truths for each flag."""
+    return {name: rows["flags"] & flag != 0 for name, flag in wanted.items()}
+
+
+def stacks(rows: Structs) -> Columns:
+    """Ids of stacks."""
+    return {name: gaps(rows[name], rows[name] >= 0) for name in ("stack", "user_stack")}
+
+
+def kind_names(ids: Array) -> Array:
+    """The names of event kinds."""
+    distinct, index = np.unique(ids, return_inverse=True)
+    known = [schema.KIND_NAMES.get(kind, f"kind {kind}") for kind in distinct.tolist()]
+    return np.array(known, object)[index]
+
+
+def truths(values: Array, known: Array) -> pd.Series[bool]:
+    """Truths with NA where they are not known."""
+    return pd.Series(values, dtype="boolean").mask(~known)
+
+
+def importers(rows: Structs) -> Array:
+    """Of each attachment, whether its importer is static or dynamic."""
+    return np.where(rows["importer"] & schema.ATTACH_DYNAMIC, "dynamic", "static")
