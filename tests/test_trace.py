@@ -363,6 +363,7 @@ def test_pins_vmaps_and_moves(file: Path) -> None:
     k.move(buffer)
     k.vunmap(buffer)
     k.vunmap(buffer)
+    k.wait(US)
     k.pin(attachment)
     k.detach(attachment)
 
