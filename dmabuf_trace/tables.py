@@ -229,3 +229,23 @@ class Rows:
             return rows[np.argsort(rows["id"], kind="stable")] if has_ids else rows
 
         return cls(*(joined(each.name) for each in fields(cls)))
+
+    def window(self, start: int, end: int, inside: NDArray[np.bool_]) -> Self:
+        """The rows that lived between two times, or happened then; ``inside`` are those events.
+
+        One whose end is not known may have lived.
+        """
+
+        def within(name: str) -> NDArray[Any]:
+            rows: NDArray[Any] = getattr(self, name)
+            if name.startswith("event_"):
+                return rows[inside]
+            if "ts" in (rows.dtype.names or ()):
+                return rows[(rows["ts"] >= start) & (rows["ts"] < end)]
+            first = rows["seen"] if "seen" in (rows.dtype.names or ()) else rows["begin"]
+            lived: NDArray[Any] = rows[
+                (first < end) & ((rows["end"] == 0) | (rows["end"] >= start))
+            ]
+            return lived
+
+        return type(self)(*(within(each.name) for each in fields(self)))

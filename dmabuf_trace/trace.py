@@ -8,6 +8,7 @@ it is escaped where it is shown, not here. Must not know analyses, rendering or 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -144,6 +145,24 @@ class Trace:
     def lost_events(self) -> int:
         """Events that are missing from the recording."""
         return schema.lost_events(self.losses)
+
+    def window(self, start: int, end: int) -> Trace:
+        """What lived or happened from ``start`` until ahead of ``end`` (ns, as in the tables).
+
+        Ids are those of the whole trace, and so are begins and ends: what only partly lies within
+        is there as a whole. Events, and what is made of single events, lie within.
+        """
+        inside = (self.raw["ts"] >= start) & (self.raw["ts"] < end)
+        part = copy.copy(self)
+        for name, attribute in vars(type(self)).items():
+            if isinstance(attribute, cached_property):
+                part.__dict__.pop(name, None)
+        part.raw = self.raw[inside]
+        part.rows = self.rows.window(start, end, inside)
+        part.looks = tuple(look for look in self.looks if start <= look.ts < end)
+        part.snapshots = {look.when: look for look in part.looks}
+        part.__dict__ |= {"start": max(start, self.start), "end": min(end, self.end)}
+        return part
 
     # tables
 

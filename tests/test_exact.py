@@ -181,6 +181,11 @@ def test_pins_and_moves_are_events(out: Path) -> None:
     assert not recorded.losses.any()
     for kind in ("pin", "unpin", "move"):
         assert recorded.count(kind, ok=True) == MOVES, kind
+    opened = trace.open(out / "movable.dbt")
+    assert len(opened.pins) == len(opened.moves) == MOVES
+    assert opened.pins["age_ns"].notna().all()
+    assert not (opened.pins["open"] | opened.pins["outlived"]).any()
+    assert not opened.moves["pins"].any()
     rows = recorded.against_module(counted["module"]) + recorded.against_ftrace(counted["ftrace"])
     assert [row for row in rows if row.counted != row.recorded] == []
 

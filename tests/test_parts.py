@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from dmabuf_trace import schema, story, trace
+from dmabuf_trace.analysis import records
 from tests.counts import Recorded
 from tests.parts import FUNCTIONS, SCENARIOS
 from tests.vm import run_guest
@@ -126,6 +127,44 @@ def test_a_wait_for_a_fence_is_a_part_of_the_call(out: Path, name: str, call: st
     assert contains(only(events(recorded, call, tid=mark["tid"], buffer=mark["buffer"])), wait)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "call"),
+    [
+        ("locked", "lock", "map"),
+        ("fence_in_map", "fence", "map"),
+        ("fence_in_sync", "fence", "cpu_begin"),
+    ],
+)
+def test_waits_name_the_call_that_they_are_for(out: Path, name: str, kind: str, call: str) -> None:
+    _, marks = read(out, "parts")
+    waits = trace.open(out / "parts.dbt").waits
+
+    (wait,) = records(waits[(waits["inode"] == marks[name]["buffer"]) & (waits["kind"] == kind)])
+
+    assert (wait["call"], wait["tid"]) == (call, marks[name]["tid"])
+    assert (wait["device"] is not None) == (call == "map")
+
+
+@pytest.mark.parametrize(
+    ("name", "operation", "calls"),
+    [
+        ("slow_map", "map", {"map"}),
+        ("slow_pin", "pin", {"pin"}),
+        ("slow_own_pin", "pin", {"attach", "map"}),
+    ],
+)
+def test_operations_name_the_call_that_made_them(
+    out: Path, name: str, operation: str, calls: set[str]
+) -> None:
+    _, marks = read(out, "parts")
+    made = trace.open(out / "parts.dbt").operations
+
+    mine = made[(made["inode"] == marks[name]["buffer"]) & (made["operation"] == operation)]
+
+    assert set(mine["call"]) <= calls
+    assert len(mine) == 1
+
+
 def test_fences_that_were_waited_for_are_told_apart(out: Path) -> None:
     recorded, _ = read(out, "parts")
     waits = list(events(recorded, "fence_wait"))
@@ -183,7 +222,7 @@ def test_operations_are_what_the_module_counted(out: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["parts", "calm", "reloaded"])
 def test_which_functions_were_probed_is_in_the_recording(out: Path, name: str) -> None:
-    table = trace.open(out / f"{name}.dbt").operations
+    table = trace.open(out / f"{name}.dbt").probed
 
     assert sorted(table["operation"]) == sorted(schema.OPERATIONS)
     assert len(table) == FUNCTIONS
@@ -259,6 +298,21 @@ def test_every_way_for_an_fd_to_go(out: Path) -> None:
 
     assert len(tables) >= 2
     assert all(not +table for table in tables.values())
+
+
+def test_fds_are_rows_from_install_or_fork_to_close(out: Path) -> None:
+    recorded, marks = read(out, "fds")
+
+    fds = trace.open(out / "fds.dbt").fds
+
+    assert fds["begin"].notna().all()
+    assert not fds["open"].any()
+    came = fds["origin"].value_counts()
+    assert came["install"] + came["dup2"] == recorded.count("fd_install")
+    children = {child for _, child in marks["forks"]}
+    assert set(fds[fds["origin"] == "fork"]["pid"]) == children
+    mine = fds[(fds["pid"] == marks["pid"]) & (fds["origin"] != "fork")]
+    assert sorted(mine["fd"]) == sorted(fd for _, fd, _ in marks["installed"])
 
 
 def test_fds_against_ftrace(out: Path) -> None:

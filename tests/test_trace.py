@@ -425,3 +425,29 @@ def test_fds_of_a_process_and_its_children(file: Path) -> None:
         (3, "fork", 101, 2 * MS, 101, False),
         (None, None, None, None, 101, False),
     ]
+
+
+def test_a_window_has_what_lived_in_it(file: Path) -> None:
+    k = Build()
+    k.release(k.export())
+    k.wait(10 * MS)
+    buffer = k.export()
+    attachment = k.attach(buffer)
+    mapping = k.map(attachment, dur=US)
+    k.wait(10 * MS)
+    k.begin(buffer, errno=4)
+    k.wait(10 * MS)
+    k.unmap(mapping)
+    k.wait(10 * MS)
+    k.export()
+
+    opened = trace.open(k.write(file))
+    part = opened.window(START + 15 * MS, START + 25 * MS)
+
+    assert only(part.buffers, "id", "inode", "end") == [(2, 42, None)]
+    assert only(part.mappings, "id", "attachment_id", "end") == [(1, 1, START + 30 * MS)]
+    assert only(part.errors, "ts", "buffer_id", "error") == [(START + 20 * MS, 2, "EINTR")]
+    assert only(part.events, "kind", "buffer_id") == [("cpu_begin", 2)]
+    assert (part.start, part.end) == (START + 15 * MS, START + 25 * MS)
+    assert len(part.holders) == 0
+    assert len(opened.buffers) == 3, "the whole trace is as it was"
