@@ -21,7 +21,10 @@ NONE: Final = -1
 
 
 def _around(begin: Ints, end: Ints, thread: Ints) -> Ints:
-    """For each interval, the index of the innermost one around it on its thread, or NONE."""
+    """For each interval, the index of the innermost one around it on its thread, or NONE.
+
+    Intervals come in the order in which they ended.
+    """
     count = len(begin)
     order = np.lexsort((-end, begin, thread))
     by_end = np.lexsort((end, thread))
@@ -44,6 +47,8 @@ def _around(begin: Ints, end: Ints, thread: Ints) -> Ints:
     around = has.copy()
     around[has] = (thread[found[has]] == thread[has]) & (begin[found[has]] <= begin[has])
     around[has] &= end[found[has]] >= end[has]
+    # a call's event comes behind those of its parts
+    around &= found > np.arange(count)
     return np.where(around, found, NONE)
 
 
