@@ -44,7 +44,7 @@ LAYERS: Final = (
     ("analysis",),
     ("holders",),
     ("analyses",),
-    ("report", "story"),
+    ("report", "story", "diff"),
     ("render",),
     ("cli",),
     ("__main__",),

@@ -66,6 +66,25 @@ def show(
         _show(terminal.story_parts(told, None if every else STORY_STEPS))
 
 
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="A", help="A recording.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="What is compared with it.")],
+    as_json: AsJson = False,
+) -> None:
+    """What grew from A to B, what is new, what got slower."""
+    from dmabuf_trace import diff as made
+    from dmabuf_trace import report, trace
+    from dmabuf_trace.render import machine, terminal
+
+    opened = trace.open(before), trace.open(after)
+    result = made.diff(*opened)
+    if as_json:
+        print(machine.diff_json(result, *map(report.recording, opened)))
+    else:
+        _show(terminal.result_parts(result, TERMINAL_ROWS if sys.stdout.isatty() else None))
+
+
 def _ask(analysis: Analysis, file: Path, as_json: bool, texts: dict[str, str]) -> None:
     from dmabuf_trace import report as made
     from dmabuf_trace import trace

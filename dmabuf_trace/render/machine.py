@@ -11,6 +11,7 @@ appear) and, unless it is about the running system, ``recording``. Sizes are exa
 - a report: ``totals``, ``analyses`` (by name, as above), ``quality``, ``next``;
 - a story: ``buffer``, ``events``, ``attachments``, ``mappings``, ``shape``, ``holders``,
   ``not_observed``, ``doubts``;
+- a diff: ``a`` and ``b``, two recordings, else as an analysis; columns end in ``_a`` and ``_b``;
 - an account of a snapshot: ``source``, ``lists_all_buffers``, ``unreadable_processes``, ``totals``,
   ``processes``, ``buffers``.
 """
@@ -61,6 +62,12 @@ def result_json(result: Result, recording: Recording) -> str:
     """One analysis."""
     name = {"analysis": result.analysis.name}
     return _dump({**_recording(recording), **name, **_analysis(result)})
+
+
+def diff_json(result: Result, before: Recording, after: Recording) -> str:
+    """Two recordings beside each other."""
+    both = {"a": _recording(before)["recording"], "b": _recording(after)["recording"]}
+    return _dump({**both, "analysis": result.analysis.name, **_analysis(result)})
 
 
 def report_json(report: Report) -> str:

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two recordings beside each other: what grew, what is new, what got slower, what fails more.
+
+Nothing is matched by inode number, address or pid, which no two recordings share, but by exporter,
+device, name and stack. Where recordings differ in length, what happens all the time is compared per
+second. What one of them did not observe is NA and has no verdict. Must not know terminals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from dmabuf_trace.analysis import Analysis, Answer, Column, Result, Table, View, doubts, pick
+from dmabuf_trace.units import count_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dmabuf_trace.trace import Trace
+
+SLOWER: Final = 1.25
+"""A call is slower, or faster, where its median and its 95th percentile are by this factor."""
+ENOUGH: Final = 20
+"""Calls in each recording, below which nothing is said of their lengths."""
+NS_PER_S: Final = 1_000_000_000
+
+ALIVE_COLUMNS: Final = (
+    Column("verdict", "text", "verdict"),
+    Column("exporter", "text", "exporter"),
+    Column("name", "text", "name"),
+    Column("comm", "text", "exported by"),
+    Column("at", "text", "exported at", spare=True),
+    Column("buffers_a", "count", "alive in A"),
+    Column("buffers_b", "count", "in B"),
+    Column("size_bytes_a", "bytes", "size in A"),
+    Column("size_bytes_b", "bytes", "in B"),
+)
+CALL_COLUMNS: Final = (
+    Column("verdict", "text", "verdict"),
+    Column("call", "text", "call"),
+    Column("device", "text", "device"),
+    Column("exporter", "text", "exporter"),
+    Column("calls_a", "count", "calls in A"),
+    Column("calls_b", "count", "in B"),
+    Column("p50_ns_a", "duration", "p50 in A"),
+    Column("p50_ns_b", "duration", "in B"),
+    Column("p95_ns_a", "duration", "p95 in A"),
+    Column("p95_ns_b", "duration", "in B"),
+)
+ERROR_COLUMNS: Final = (
+    Column("verdict", "text", "verdict"),
+    Column("kind", "text", "call"),
+    Column("error", "text", "error"),
+    Column("device", "text", "device"),
+    Column("errors_a", "count", "in A"),
+    Column("errors_b", "count", "in B"),
+)
+NEEDS: Final = ("buffers", "attachments", "mappings", "errors")
+RELIES_ON: Final = ("export", "release", "attach", "map")
+
+_ORDER: Final = ("new", "grew", "more", "slower", "same", "faster", "fewer", "shrank", "gone")
+
+
+def diff(before: Trace, after: Trace) -> Result:
+    """Compare; A is ``before``, B is ``after``."""
+    traces = {"A": before, "B": after}
+    answer = run(*(View(trace, NEEDS) for trace in traces.values()))
+    found = (
+        f"{name}: {doubt}" for name, trace in traces.items() for doubt in doubts(trace, RELIES_ON)
+    )
+    return Result(ANALYSIS, {}, replace(answer, notes=tuple(_notes(traces))), tuple(found))
+
+
+def run(before: View, after: View) -> Answer:
+    """The tables, from those of two traces."""
+    views = (before, after)
+    return Answer(
+        (
+            Table("alive", "Alive at the end", ALIVE_COLUMNS, _alive(views), "none in either"),
+            Table("calls", "Calls", CALL_COLUMNS, _calls(views), "none in either"),
+            Table("errors", "Failed calls", ERROR_COLUMNS, _errors(views), "none in either"),
+        )
+    )
+
+
+def _both(parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    """Two tables side by side by their keys; counts that one has not are NA."""
+
+    a, b = (
+        part.set_index(keys).add_suffix(f"_{side}") for part, side in zip(parts, "ab", strict=True)
+    )
+    joined = a.join(b, how="outer")
+    whole: pd.DataFrame = joined.convert_dtypes().reset_index()
+    return whole
+
+
+def _finish(table: pd.DataFrame, verdicts: Any, columns: tuple[Column, ...]) -> pd.DataFrame:
+    """With its verdicts, the bad ones first."""
+    table = table.assign(verdict=verdicts)
+    rank = {verdict: place for place, verdict in enumerate(_ORDER)}
+    place = table["verdict"].map(rank).fillna(len(rank))
+    return pick(columns, table.iloc[np.argsort(place.to_numpy(), kind="stable")])
+
+
+def _alive(views: tuple[View, View]) -> pd.DataFrame:
+    """Buffers made in the trace that are alive at its end, by where they come from."""
+    keys = ["exporter", "name", "comm", "at"]
+    parts = []
+    for view in views:
+        alive = view.buffers[view.buffers["open"] & (view.buffers["origin"] != "before")]
+        stacks = {
+            key: (view.stack(key) or [""])[0] for key in alive["stack"].dropna().unique().tolist()
+        }
+        alive = alive.assign(at=alive["stack"].map(stacks).map(_function))
+        named = alive.assign(**{key: alive[key].astype("string").fillna("") for key in keys})
+        counted = named.groupby(keys).agg(buffers=("id", "size"), size_bytes=("size_bytes", "sum"))
+        parts.append(counted.reset_index())
+    both = _both(parts, keys).fillna({f"{count}_{side}": 0 for count in _COUNTS for side in "ab"})
+    a, b = both["buffers_a"], both["buffers_b"]
+    verdicts = np.select(
+        [a == 0, b == 0, b > a, b < a], ["new", "gone", "grew", "shrank"], default="same"
+    )
+    return _finish(both, verdicts, ALIVE_COLUMNS)
+
+
+_COUNTS: Final = ("buffers", "size_bytes")
+
+
+def _function(frame: object) -> str:
+    """A frame without its offset, which differs from build to build."""
+    return frame.split("+")[0] if isinstance(frame, str) else ""
+
+
+def _calls(views: tuple[View, View]) -> pd.DataFrame:
+    """Lengths of calls that succeeded, by call, device and exporter."""
+    import pandas as pd
+
+    keys = ["call", "device", "exporter"]
+    parts = []
+    for view in views:
+        exporters = view.buffers.set_index("id")["exporter"]
+        made = [
+            pd.DataFrame(
+                {
+                    "call": call,
+                    "device": table.get("device", ""),
+                    "exporter": table["id" if call == "export" else "buffer_id"].map(exporters),
+                    "ns": table[f"{call}_ns"],
+                }
+            )
+            for call, table in (
+                ("export", view.buffers),
+                ("attach", view.attachments),
+                ("map", view.mappings),
+            )
+        ]
+        calls = pd.concat(made).dropna(subset="ns").fillna({"exporter": "", "device": ""})
+        grouped = calls.groupby(keys)["ns"]
+        spent = {
+            f"p{share}_ns": grouped.quantile(share / 100, interpolation="lower")
+            for share in (50, 95)
+        }
+        parts.append(pd.DataFrame({"calls": grouped.size(), **spent}).reset_index())
+    both = _both(parts, keys)
+    both = both.fillna({f"calls_{side}": 0 for side in "ab"})
+    enough = (both["calls_a"] >= ENOUGH) & (both["calls_b"] >= ENOUGH)
+    slower = (both["p50_ns_b"] >= SLOWER * both["p50_ns_a"]) & (
+        both["p95_ns_b"] >= SLOWER * both["p95_ns_a"]
+    )
+    faster = (both["p50_ns_a"] >= SLOWER * both["p50_ns_b"]) & (
+        both["p95_ns_a"] >= SLOWER * both["p95_ns_b"]
+    )
+    verdicts = np.select(
+        [
+            both["calls_a"] == 0,
+            both["calls_b"] == 0,
+            ~enough,
+            (enough & slower.fillna(False)).astype(bool),
+            (enough & faster.fillna(False)).astype(bool),
+        ],
+        ["new", "gone", "too few", "slower", "faster"],
+        default="same",
+    )
+    return _finish(both, verdicts, CALL_COLUMNS)
+
+
+def _errors(views: tuple[View, View]) -> pd.DataFrame:
+    """Failed calls; more or fewer by their number per second."""
+    keys = ["kind", "error", "device"]
+    parts = [
+        view.errors.fillna({"device": ""}).groupby(keys).size().rename("errors").reset_index()
+        for view in views
+    ]
+    both = _both(parts, keys).fillna({"errors_a": 0, "errors_b": 0})
+    seconds = [max(view.end - view.start, 1) / NS_PER_S for view in views]
+    a, b = both["errors_a"] / seconds[0], both["errors_b"] / seconds[1]
+    verdicts = np.select(
+        [a == 0, b == 0, b >= SLOWER * a, a >= SLOWER * b],
+        ["new", "gone", "more", "fewer"],
+        default="same",
+    )
+    return _finish(both, verdicts, ERROR_COLUMNS)
+
+
+def _notes(traces: dict[str, Trace]) -> Iterator[str]:
+    for name, trace in traces.items():
+        seconds = (trace.end - trace.start) / NS_PER_S
+        yield f"{name} is {trace.path}: {seconds:.3f} s, {count_text(len(trace.raw), 'event')}"
+    a, b = traces.values()
+    for kind in sorted(a.missing.keys() ^ b.missing.keys()):
+        blind = "A" if kind in a.missing else "B"
+        yield f"{kind} was not observed in {blind}: what rests on it can't be compared"
+    if a.filters != b.filters:
+        shown = (" ".join(trace.filters) or "nothing left out" for trace in (a, b))
+        yield "filtered differently: A {}, B {}".format(*shown)
+
+
+ANALYSIS: Final = Analysis(
+    name="diff",
+    question="What grew, what is new, what got slower?",
+    needs=NEEDS,
+    relies_on=RELIES_ON,
+    run=run,
+)
