@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import drain, file, paced
+from tests.bench import drain, file, paced, report
 from tests.bench.cost_table import cost_text
 from tests.vm import LabError, Machine, run_guest
 
@@ -64,6 +64,7 @@ BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], str]]] = {
     "drain": lambda options: drain.figures(options.folder),
     "paced": lambda options: paced.figures(options.seconds, options.folder),
     "file": lambda _: file.figures(),
+    "report": lambda options: report.figures(options.events or report.SIZES, options.folder),
 }
 
 
@@ -84,7 +85,10 @@ def main() -> None:
         "--kernel", action="append", help="start, cost: a kernel of the lab; may be repeated"
     )
     parser.add_argument("--seconds", type=float, default=60, help="paced: how long (default: 60)")
-    parser.add_argument("--folder", type=Path, help="drain, paced: where files are written")
+    parser.add_argument(
+        "--events", type=int, action="append", help="report: of a recording; may be repeated"
+    )
+    parser.add_argument("--folder", type=Path, help="drain, paced, report: where files are written")
     parser.add_argument("--write", action="store_true", help="write the figures into the README")
     options = parser.parse_args()
     try:
