@@ -115,7 +115,8 @@ def figures(sizes: Sequence[int], folder: Path | None) -> str:
     growth = each[-1] / each[0]
     return "\n".join(
         [
-            "| events | `report --json` | peak memory | plain pairing | peak memory | time | memory |",
+            "| events | `report --json` | peak memory | plain pairing | peak memory "
+            "| time | memory |",
             "|---|---|---|---|---|---|---|",
             *rows,
             "",
