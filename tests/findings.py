@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Use and misuse of buffers, each of a name of its own, for the analyses to tell apart.
 
-Runs in a guest: ``python3 -m tests.findings record DIR`` leaves ``misuse.dbt`` and ``clean.dbt``, in
-which the same is done as it should be. Standard library only.
+Runs in a guest: ``python3 -m tests.findings record DIR`` leaves ``misuse.dbt`` and ``clean.dbt``;
+in the latter the same is done as it should be. Standard library only.
 """
 
 from __future__ import annotations
