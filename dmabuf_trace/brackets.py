@@ -107,8 +107,25 @@ class Brackets:
         closed: Structs = rows[over]
         return closed
 
-    def _settle_with_attachments(self, rows: Structs, ended: Structs) -> Structs:
-        """Close rows with their attachment too, whose detach says that they outlived it."""
+
+class _ThroughAttachments(Brackets):
+    """What importers do through an attachment, and what ends with it."""
+
+    def __init__(
+        self, dtype: np.dtype[np.void], keys: tuple[str, ...], begin: str, end: str, fields: Fields
+    ) -> None:
+        super().__init__(dtype, keys, ())
+        self._kinds = (_K[begin], _K[end])
+        self._fields = fields
+
+    def feed(self, events: Structs, buffers: Ints, attachments: Ints, ended: Structs) -> Structs:
+        """``ended`` are the attachments that this batch closed: what is open closes with them."""
+        begin, end = self._kinds
+        begins = (events["kind"] == begin) & (events["ret"] >= 0)
+        touched = np.flatnonzero((begins | (events["kind"] == end)) & (attachments != 0))
+        new = self._made(events[touched], self._fields)
+        new["buffer_id"], new["attachment_id"] = buffers[touched], attachments[touched]
+        rows = self._pair(new, begins[touched])
         is_open = rows["end"] == 0
         lost = ended["id"][ended["flags"] & Flag.END_LOST != 0]
         with_lost = is_open & np.isin(rows["attachment_id"], lost)
@@ -118,7 +135,7 @@ class Brackets:
         return self._settle(rows, ~is_open | with_lost | outlived)
 
 
-class Mappings(Brackets):
+class Mappings(_ThroughAttachments):
     """Mappings by attachment and sg_table.
 
     An exporter may hand the same sg_table out again while it is mapped (cached, up to 6.15), so
@@ -126,30 +143,14 @@ class Mappings(Brackets):
     """
 
     def __init__(self) -> None:
-        super().__init__(MAPPING_DTYPE, ("sgt", "attachment_id"), ())
-
-    def feed(self, events: Structs, buffers: Ints, attachments: Ints, ended: Structs) -> Structs:
-        """``ended`` are the attachments that this batch closed: their mappings close with them."""
-        maps = (events["kind"] == _K["map"]) & (events["ret"] >= 0)
-        touched = np.flatnonzero((maps | (events["kind"] == _K["unmap"])) & (attachments != 0))
-        new = self._made(events[touched], _MAP_FIELDS)
-        new["buffer_id"], new["attachment_id"] = buffers[touched], attachments[touched]
-        return self._settle_with_attachments(self._pair(new, maps[touched]), ended)
+        super().__init__(MAPPING_DTYPE, ("sgt", "attachment_id"), "map", "unmap", _MAP_FIELDS)
 
 
-class Pins(Brackets):
+class Pins(_ThroughAttachments):
     """Pins that importers made, by attachment; those of one attachment are counted."""
 
     def __init__(self) -> None:
-        super().__init__(PIN_DTYPE, ("attachment_id",), ())
-
-    def feed(self, events: Structs, buffers: Ints, attachments: Ints, ended: Structs) -> Structs:
-        """``ended`` are the attachments that this batch closed: their pins close with them."""
-        pins = (events["kind"] == _K["pin"]) & (events["ret"] >= 0)
-        touched = np.flatnonzero((pins | (events["kind"] == _K["unpin"])) & (attachments != 0))
-        new = self._made(events[touched], _PIN_FIELDS)
-        new["buffer_id"], new["attachment_id"] = buffers[touched], attachments[touched]
-        return self._settle_with_attachments(self._pair(new, pins[touched]), ended)
+        super().__init__(PIN_DTYPE, ("attachment_id",), "pin", "unpin", _PIN_FIELDS)
 
 
 class Vmaps(Brackets):
