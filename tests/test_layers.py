@@ -42,7 +42,7 @@ LAYERS: Final = (
     ("lives", "moments"),
     ("trace",),
     ("analysis",),
-    ("holders",),
+    ("holders", "measure"),
     ("analyses",),
     ("report", "story", "diff"),
     ("render",),
