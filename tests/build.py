@@ -65,15 +65,20 @@ class Mapping:
 APP: Final = Process(100, "app")
 
 
-def header(**changes: Any) -> dict[str, Any]:
-    """A header as the recorder writes it, every probe attached."""
+def header(unobserved: Collection[str] = (), **changes: Any) -> dict[str, Any]:
+    """A header as the recorder writes it, all probes attached but those of ``unobserved``."""
     return {
         "tool": "0.1.0",
         "host": {"release": "6.12.0-test", "machine": "x86_64", "hostname": "board"},
         "command": ["./suite"],
         "start": {"monotonic_ns": START, "realtime_ns": 1_760_000_000 * S},
         "probes": [
-            {"kind": kind.name, "symbol": kind.source, "attached": True, "reason": ""}
+            {
+                "kind": kind.name,
+                "symbol": kind.source,
+                "attached": kind.name not in unobserved,
+                "reason": "not asked for" if kind.name in unobserved else "",
+            }
             for kind in schema.KINDS
         ],
         "options": {},
@@ -94,6 +99,8 @@ class Build:
     unreadable: int = 0
     lists_all: bool = False
     """Whether snapshots list every live buffer, as the dma-buf iterator does."""
+    unobserved: Collection[str] = ()
+    """Event kinds whose probes were not attached."""
 
     def __post_init__(self) -> None:
         self._blocks: list[tuple[str, Any]] = []
@@ -404,7 +411,7 @@ class Build:
         if not cut:
             self.snapshot("end")
         with Writer(path) as writer:
-            writer.begin(header(**changes))
+            writer.begin(header(self.unobserved, **changes))
             for kind, block in self._blocks:
                 getattr(writer, f"write_{kind}")(block)
             if self.losses.any():
