@@ -115,8 +115,8 @@ def _grouped(view: View, finding: str, table: pd.DataFrame, at: str) -> pd.DataF
 
 def _left_open(view: View, opened: pd.DataFrame, min_age: int) -> Iterator[pd.DataFrame]:
     is_over = opened["released"].notna()
-    released = opened[is_over].assign(age_ns=opened["released"] - opened["begin"])
-    yield _grouped(view, "begin without an end, buffer released", released, "begin")
+    until = opened.assign(age_ns=opened["released"] - opened["begin"])
+    yield _grouped(view, "begin without an end, buffer released", until[is_over], "begin")
     alive = opened[~is_over & (opened["age_ns"] >= min_age)]
     yield _grouped(view, "begin without an end", alive, "begin")
 

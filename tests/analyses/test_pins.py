@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pins of importers and of the core, and moves."""
+
+from __future__ import annotations
+
+from tests.analyses.conftest import Ask, rows
+from tests.build import KIB, MS, US, Build, Process, S
+
+
+def test_pins_held_open_first_then_longest(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export(64 * KIB, "vgem")
+    gpu = k.attach(buffer, "gpu", driver="amdgpu", bus="pci", dynamic=True)
+    nic = k.attach(buffer, "nic", driver="mlx5", bus="pci", dynamic=True)
+    k.pin(gpu)
+    k.wait(3 * S)
+    k.unpin(gpu)
+    k.by(Process(7, "rdma")).pin(nic, dur=5 * US)
+    k.wait(MS)
+    k.pin(gpu)
+    k.wait(2 * S)
+    k.detach(nic)
+    brief = k.attach(buffer, "brief", dynamic=True)
+    k.pin(brief)
+    k.wait(999 * MS)
+    k.unpin(brief)
+
+    columns = ("age_ns", "state", "device", "importer", "exporter", "size_bytes", "comm")
+    result = ask("pins", k)
+
+    assert rows(result, "pins", "inode", *columns) == [
+        (41, 3000 * MS, "left behind", "nic", "dynamic", "vgem", 64 * KIB, "rdma"),
+        (41, 2999 * MS, "pinned", "gpu", "dynamic", "vgem", 64 * KIB, "rdma"),
+        (41, 3000 * MS, "unpinned", "gpu", "dynamic", "vgem", 64 * KIB, "app"),
+    ]
+    assert rows(result, "pins", "begin_ns", "pin_ns", "driver", "bus", "pid")[0] == (
+        *(3 * S, 5 * US),
+        *("mlx5", "pci", 7),
+    )
+    assert result.answer.inodes == (41,)
+    assert result.answer.notes == ()
+    assert result.doubts == ()
+
+
+def test_pins_given_back_in_time_are_not_listed(ask: Ask) -> None:
+    k = Build()
+    gpu = k.attach(k.export(), "gpu", dynamic=True)
+    k.pin(gpu)
+    k.wait(MS)
+    k.unpin(gpu)
+    k.wait(2 * S)
+
+    assert rows(ask("pins", k), "pins") == []
+    assert rows(ask("pins", k, min_age="1ms"), "pins", "age_ns", "state") == [(MS, "unpinned")]
+
+
+def test_bytes_pinned_at_most_at_once_count_a_buffer_once(ask: Ask) -> None:
+    k = Build()
+    first, second = k.export(4 * KIB), k.export(8 * KIB)
+    one, again = (k.attach(first, "gpu", dynamic=True) for _ in range(2))
+    other = k.attach(second, "gpu", dynamic=True)
+    nic = k.attach(second, "nic", dynamic=True)
+    for attachment in (one, again, one):
+        k.pin(attachment)
+        k.wait(MS)
+    k.unpin(one)
+    k.pin(other)
+    k.wait(MS)
+    for attachment in (one, again, other):
+        k.unpin(attachment)
+    k.wait(MS)
+    k.pin(other)
+    k.pin(nic)
+    k.wait(MS)
+
+    columns = ("device", "pins", "open", "peak_bytes", "pinned_ns")
+    assert rows(ask("pins", k), "devices", *columns) == [
+        ("gpu", 5, 1, 12 * KIB, (3 + 3 + 2 + 1 + 1) * MS),
+        ("nic", 1, 1, 8 * KIB, MS),
+    ]
+
+
+def test_orphan_unpins_and_lost_ends_are_notes_not_ages(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    first = k.attach(buffer, dynamic=True)
+    k.unpin(first)
+    k.pin(first)
+    k.wait(2 * S)
+    k.attach(buffer, address=first.address, dynamic=True)
+
+    result = ask("pins", k)
+
+    assert rows(result, "pins") == []
+    assert rows(result, "devices", "pins", "open", "peak_bytes", "pinned_ns") == [
+        (1, 0, 4 * KIB, None)
+    ]
+    assert result.answer.notes == (
+        "1 unpin without a pin in the trace: pinned before it, or the pin was lost; "
+        "how long they were held is not known",
+        "1 pin with a lost end: not judged",
+    )
+
+
+def test_pins_of_the_core(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export(exporter="amdgpu")
+    static = k.attach(buffer, "isp")
+    dynamic = k.attach(buffer, "gpu", dynamic=True)
+    for nth in range(1, 4):
+        k.wait(MS)
+        k.operation(buffer, "pin", nth * US, errno=12 if nth == 3 else 0)
+        k.wait(US)
+        k.map(static, dur=10 * US)
+    k.wait(MS)
+    k.operation(buffer, "pin", US)
+    k.wait(US)
+    k.pin(dynamic, dur=10 * US)
+    k.wait(MS)
+    k.operation(buffer, "pin", US)
+    k.operation(buffer, "unpin", US)
+
+    columns = ("exporter", "device", "importer", "call", "count", "failed", "total_ns", "max_ns")
+    result = ask("pins", k)
+
+    assert rows(result, "core_pins", *columns) == [
+        ("amdgpu", "isp", "static", "map", 3, 1, 6 * US, 3 * US)
+    ]
+    assert result.answer.notes == (
+        "1 pin by an exporter's function within no call that was seen: the core's own or an "
+        "importer's, which is not known",
+        "an exporter's pin is observed from some milliseconds after its first buffer was seen: "
+        "the core may have made more",
+    )
+
+
+def test_moves_and_moves_of_what_is_pinned(ask: Ask) -> None:
+    k = Build()
+    clean, pinned = k.export(4 * KIB, "vgem"), k.export(8 * KIB, "amdgpu")
+    mapped = k.map(k.attach(clean, "gpu", dynamic=True))
+    k.wait(MS)
+    k.move(clean)
+    k.wait(MS)
+    k.unmap(mapped)
+    k.wait(MS)
+    k.move(clean)
+    nic = k.attach(pinned, "nic", dynamic=True)
+    for _ in range(2):
+        k.pin(nic)
+    k.wait(MS)
+    k.by(Process(9, "kworker")).move(pinned)
+    k.wait(MS)
+    for _ in range(2):
+        k.unpin(nic)
+    k.wait(MS)
+    k.move(pinned)
+    k.move(pinned)
+
+    result = ask("pins", k)
+
+    parts = ("moves", "moves_mapped", "mappings_max", "moves_pinned", "pins_max")
+    assert rows(result, "moves", "inode", "exporter", "size_bytes", *parts, "last_ns") == [
+        (42, "amdgpu", 8 * KIB, 3, 0, 0, 1, 2, 6 * MS),
+        (41, "vgem", 4 * KIB, 2, 1, 1, 0, 0, 3 * MS),
+    ]
+    assert rows(result, "moved_pinned", "inode", "pins", "mappings", "at_ns", "comm") == [
+        (42, 2, 0, 4 * MS, "kworker")
+    ]
+    assert result.answer.inodes == (42,)
+    assert result.answer.notes == (
+        "moved while pinned: from kernel 7.1 on it may be a revocation, which pins permit",
+    )
+
+
+def test_of_one_device_and_one_exporter(ask: Ask) -> None:
+    k = Build()
+    for exporter in ("system", "vgem"):
+        for device in ("gpu", "isp"):
+            buffer = k.export(exporter=exporter)
+            k.pin(k.attach(buffer, device, dynamic=True))
+            k.move(buffer)
+    k.wait(S)
+
+    result = ask("pins", k, device="isp", exporter="vgem")
+
+    assert rows(result, "pins", "inode", "device", "exporter") == [(44, "isp", "vgem")]
+    assert rows(result, "devices", "device", "pins") == [("isp", 1)]
+    assert rows(result, "moves", "inode") == [(43,), (44,)]
+
+
+def test_what_was_not_observed_is_neither_none_nor_zero(ask: Ask) -> None:
+    k = Build(unobserved=("pin", "unpin", "operation"))
+    k.move(k.export())
+
+    result = ask("pins", k)
+
+    assert {table.name: table.empty for table in result.answer.tables} == {
+        "pins": "not observed",
+        "devices": "not observed",
+        "core_pins": "not observed",
+        "moves": "none",
+        "moved_pinned": "",
+    }
+    assert rows(result, "moves", "moves_mapped", "mappings_max") == [(0, 0)]
+    assert rows(result, "moves", "moves_pinned", "pins_max") == [(None, None)]
+    assert result.answer.notes == (
+        "exporters' functions were not observed (not asked for): the core's own pins are not seen",
+    )
+    assert result.doubts == (
+        "may be wrong: pin was not observed (not asked for)",
+        "may be wrong: unpin was not observed (not asked for)",
+    )
+
+
+def test_an_empty_recording(ask: Ask) -> None:
+    result = ask("pins", Build())
+
+    assert [len(table.rows) for table in result.answer.tables] == [0] * 5
+    assert [table.empty for table in result.answer.tables] == [*["none"] * 4, ""]
+    assert result.answer.notes == ()
