@@ -4,7 +4,8 @@
 Pins are those that importers made, except in their own table: those that the core made by itself,
 within an attach or a map, for importers that can't follow a move. The exporter's function alone
 shows these, for how long they are held it does not. A device's peak counts a buffer once, however
-often it is pinned. A buffer must not move while it is pinned.
+often it is pinned. A buffer must not move while it is pinned; those of the core are not counted
+there.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ MOVE_COLUMNS: Final = (
     Column("size_bytes", "bytes", "size"),
     Column("moves", "count", "moves"),
     Column("moves_mapped", "count", "while mapped"),
-    Column("mappings_max", "count", "mappings"),
+    Column("mappings_max", "count", "mappings at most"),
     Column("moves_pinned", "count", "while pinned"),
-    Column("pins_max", "count", "pins"),
+    Column("pins_max", "count", "pins at most"),
     Column("first_ns", "time", "first", spare=True),
     Column("last_ns", "time", "last", spare=True),
 )
@@ -94,8 +95,8 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
     held = _held(view, pins, min_age)
     against = moves[(moves["pins"] > 0).fillna(False)]
 
-    def empty(kind: str) -> str:
-        return "not observed" if kind in view.missing else "none"
+    def empty(*kinds: str) -> str:
+        return "none" if view.missing.keys().isdisjoint(kinds) else "not observed"
 
     title = f"Pins held for {duration_text(min_age)} or longer"
     tables = (
@@ -114,6 +115,7 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
             "Moved while pinned",
             FINDING_COLUMNS,
             pick(FINDING_COLUMNS, against),
+            empty("pin", "unpin", "move"),
         ),
     )
     inodes = (*held["inode"].dropna().tolist(), *against["inode"].dropna().tolist())
