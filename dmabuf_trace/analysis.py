@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 PACKAGE: Final = "dmabuf_trace.analyses"
 
 ColumnKind = Literal[
-    "id", "text", "count", "bytes", "duration", "time", "share", "flag", "holders", "stack"
+    "id", "text", "count", "bytes", "duration", "time", "share", "rate", "flag", "holders", "stack"
 ]
-"""How a column is shown; ``time`` is ns since the trace began, ``holders`` a list of holder
-objects, ``stack`` a list of frames, innermost first."""
+"""How a column is shown; ``time`` is ns since the trace began, ``rate`` per second, ``holders`` a
+list of holder objects, ``stack`` a list of frames, innermost first."""
 
 ParamKind = Literal["duration", "text"]
 
@@ -176,6 +176,11 @@ class View:
         """Event kinds that were not observed, and why."""
         return self._trace.missing
 
+    def empty(self, kinds: tuple[str, ...], otherwise: str) -> str:
+        """Why a table has no rows: these event kinds were not observed, or ``otherwise``."""
+        unseen = [kind for kind in kinds if kind in self.missing]
+        return f"not observed: {', '.join(unseen)}" if unseen else otherwise
+
     def stack(self, key: object) -> list[str] | None:
         """Frames of a kernel stack, innermost first; None where there is none."""
         frames = self._trace.stacks.get(key) if isinstance(key, int) else None
@@ -190,7 +195,7 @@ class View:
 _DTYPES: Final[dict[ColumnKind, str]] = {
     **dict.fromkeys(("id", "count", "bytes", "duration", "time"), "Int64"),
     "text": "string",
-    "share": "Float64",
+    **dict.fromkeys(("share", "rate"), "Float64"),
     "flag": "boolean",
 }
 

@@ -62,8 +62,20 @@ def duration_text(ns: int) -> str:
     return f"{seconds // 3_600}h{seconds % 3_600 // 60:02}m"
 
 
+def rate_text(per_second: float) -> str:
+    """Three digits per second, minute or hour: ``60/s``, ``1.5/min``, ``0.25/h``."""
+    if per_second < 0:
+        return "-" + rate_text(-per_second)
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if per_second * seconds >= 0.995 or not per_second:
+            return f"{_three_digits(per_second * seconds)}/{unit}"
+    return f"{_three_digits(per_second * 3_600)}/h"
+
+
 def bytes_text(size: int) -> str:
     """Three digits and a binary unit: ``4 KiB``, ``1.5 MiB``; below 1 KiB exactly."""
+    if size < 0:
+        return "-" + bytes_text(-size)
     value, unit = float(size), 0
     while value >= 1023.5 and unit < len(_BINARY) - 1:
         value, unit = value / 1024, unit + 1
@@ -72,7 +84,7 @@ def bytes_text(size: int) -> str:
 
 def _three_digits(value: float) -> str:
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    text = f"{value:.{digits}f}"
+    text = f"{value:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text
 
 

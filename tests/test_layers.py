@@ -42,7 +42,7 @@ LAYERS: Final = (
     ("lives", "moments"),
     ("trace",),
     ("analysis",),
-    ("holders", "measure"),
+    ("holders", "measure", "levels"),
     ("analyses",),
     ("report", "story", "diff"),
     ("render",),

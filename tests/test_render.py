@@ -18,7 +18,7 @@ from dmabuf_trace.render import machine, terminal
 from dmabuf_trace.render.line import event_json, format_event
 from dmabuf_trace.render.table import Part, write
 from dmabuf_trace.render.text import printable
-from dmabuf_trace.units import bytes_text, duration_text, parse_duration
+from dmabuf_trace.units import bytes_text, duration_text, parse_duration, rate_text
 from tests.build import KIB, MIB, MS, START, US, Build, Process, S
 
 HOSTILE = "\x1b[2J\x07[bold]x[/]\u202e\r"
@@ -160,10 +160,33 @@ def test_durations(ns: int, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (4096, "4 KiB"), (1536 * KIB, "1.5 MiB"), (MIB - 1, "1 MiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (4096, "4 KiB"),
+        (1536 * KIB, "1.5 MiB"),
+        (MIB - 1, "1 MiB"),
+        (-4096, "-4 KiB"),
+    ],
 )
 def test_sizes(size: int, text: str) -> None:
     assert bytes_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [
+        (0.0, "0/s"),
+        (59.94, "59.9/s"),
+        (12_345.6, "12,346/s"),
+        (0.996, "1/s"),
+        (0.5, "30/min"),
+        (1 / 3_600, "1/h"),
+        (-2.5, "-2.5/s"),
+    ],
+)
+def test_rates(per_second: float, text: str) -> None:
+    assert rate_text(per_second) == text
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from dmabuf_trace.analysis import Column, Table, records
 from dmabuf_trace.render.text import printable
-from dmabuf_trace.units import bytes_text, duration_text
+from dmabuf_trace.units import bytes_text, duration_text, rate_text
 
 MAX_FDS: Final = 8
 GAP: Final = 2
@@ -139,6 +139,8 @@ def _cell(column: Column, value: Any) -> str:
             return f"+{value / 1e9:.6f}s"
         case "share":
             return f"{value:.2%}"
+        case "rate":
+            return rate_text(value)
         case "count":
             return f"{value:,}"
         case "flag":

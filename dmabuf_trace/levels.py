@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much is alive at once: lives, from a begin to an end, as steps of a level.
+
+At one and the same time begins come before ends. Must not know what it is that lives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dmabuf_trace.analysis import View
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[Any]
+
+
+def spans(view: View) -> pd.DataFrame:
+    """The buffers, alive in the trace from ``since`` to ``until``; NA: alive at its end.
+
+    One whose export was lost is there from when it was first seen, one with a lost release until
+    the end of the trace, where it is gone.
+    """
+    buffers = view.buffers
+    is_new = buffers["origin"].isin(("lost", "unwatched"))
+    return buffers.assign(
+        since=buffers["begin"].fillna(buffers["seen"].where(is_new, view.start)),
+        until=buffers["end"].mask(buffers["end_lost"], view.end),
+    )
+
+
+def steps(spans: pd.DataFrame) -> tuple[Array, Array]:
+    """Times, and from each of them on: how many buffers are alive and how many bytes.
+
+    One more level than times, as the first is that before all. Unknown sizes add nothing.
+    """
+    is_over = spans["until"].notna().to_numpy()
+    times = np.concatenate(
+        [spans["since"].to_numpy(np.int64), spans["until"][is_over].to_numpy(np.int64)]
+    )
+    sizes = spans["size_bytes"].fillna(0).to_numpy(np.int64)
+    made = np.stack([np.ones_like(sizes), sizes], axis=1)
+    order = np.argsort(times, kind="stable")
+    changes = np.concatenate([made, -made[is_over]])[order]
+    levels = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(changes, axis=0)])
+    return times[order], levels
+
+
+def surplus(pools: Array, begins: Array, ends: pd.Series[int]) -> Array:
+    """Of each life, whether it began while an earlier one of its pool was over and free.
+
+    A pool that keeps what is over has to make as many as were alive at once: the others are
+    surplus. A life without a known end is taken as not over.
+    """
+    import pandas as pd
+
+    is_over = ends.notna().to_numpy()
+    times = np.concatenate([begins, ends[is_over].to_numpy(np.int64)])
+    of = np.concatenate([pools, pools[is_over]])
+    order = np.lexsort((times, of))
+    change = np.concatenate([np.ones(len(begins), np.int64), np.full(is_over.sum(), -1)])
+    level = pd.Series(change[order]).groupby(of[order]).cumsum()
+    peak = level.groupby(of[order]).cummax()
+    is_known = peak.groupby(of[order]).shift(fill_value=0) == peak
+    found = np.empty(len(order), np.bool_)
+    found[order] = is_known
+    return found[: len(begins)]
