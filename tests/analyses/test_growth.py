@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What grows after warm-up, and what only looks like it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.analyses.conftest import Ask, rows
+from tests.build import KIB, MS, START, Buffer, Build, Process, S
+
+LEVELS = ("verdict", "warm_buffers", "end_buffers")
+SLOPES = ("buffers_per_s", "buffers_per_s_low", "buffers_per_s_high", "bytes_per_s")
+FLAT = (0.0, 0.0, 0.0, 0)
+
+
+def second(k: Build, churn: int = 5) -> None:
+    """A sawtooth: some buffers made, and all of them released half a second later."""
+    made = [k.export() for _ in range(churn)]
+    k.wait(500 * MS)
+    for buffer in made:
+        k.release(buffer)
+    k.wait(500 * MS)
+
+
+def test_a_leak_under_churn_grows(ask: Ask) -> None:
+    k = Build()
+    for _ in range(64):
+        k.export(size=64 * KIB)
+        second(k)
+
+    result = ask("growth", k)
+
+    assert rows(result, "exporters", "exporter", *LEVELS) == [("system", "grows", 23, 64)]
+    assert rows(result, "exporters", *SLOPES) == [(1.0, 1.0, 1.0, 64 * KIB)]
+    assert rows(result, "processes", "exporter", "comm", *LEVELS) == [
+        ("system", "app", "grows", 23, 64)
+    ]
+    assert result.answer.notes == ()
+
+
+def test_churn_alone_stands(ask: Ask) -> None:
+    k = Build()
+    for _ in range(64):
+        second(k)
+
+    result = ask("growth", k)
+
+    assert rows(result, "exporters", *LEVELS) == [("stands", 0, 0)]
+    assert rows(result, "exporters", *SLOPES) == [FLAT]
+
+
+def test_a_cache_that_fills_and_stops_stands(ask: Ask) -> None:
+    k = Build()
+    for at in range(64):
+        if at < 20:
+            k.export()
+        second(k)
+
+    result = ask("growth", k)
+
+    assert rows(result, "exporters", *LEVELS) == [("stands", 20, 20)]
+    assert rows(result, "exporters", *SLOPES) == [FLAT]
+
+
+def test_the_warm_up_can_be_longer(ask: Ask) -> None:
+    k = Build()
+    for at in range(64):
+        if at < 55:
+            k.export()
+        second(k)
+
+    assert rows(ask("growth", k), "exporters", *LEVELS) == [("grows", 23, 55)]
+    assert rows(ask("growth", k, warm_up="55s"), "exporters", *LEVELS) == [("stands", 55, 55)]
+    assert rows(ask("growth", k, warm_up="57s"), "exporters", *LEVELS, *SLOPES) == [
+        ("too short", *[None] * 6)
+    ]
+
+
+def test_a_slow_leak_is_found_and_a_single_step_is_none(ask: Ask) -> None:
+    leak, step = Build(), Build()
+    for at in range(64):
+        if at % 10 == 0:
+            leak.export()
+        if at in (0, 40):
+            step.export()
+            step.export()
+        second(leak)
+        second(step)
+
+    assert rows(ask("growth", leak), "exporters", *LEVELS) == [("grows", 3, 7)]
+    assert rows(ask("growth", step), "exporters", *LEVELS) == [("stands", 2, 4)]
+
+
+def noise(k: Build, seed: int, leaks: int) -> None:
+    """Buffers made at random moments that live for long at random; some never end."""
+    random = np.random.default_rng(seed)
+    begins = random.uniform(0, 60 * S, 400)
+    ends = begins + random.exponential(2 * S, 400)
+    ends[np.linspace(0, 399, leaks, dtype=int)] = np.inf
+    moments = sorted([*zip(begins, range(400), strict=True), *zip(ends, range(400), strict=True)])
+    alive: dict[int, Buffer] = {}
+    for at, number in moments:
+        if at < 60 * S:
+            k.wait(START + int(at) - k.now)
+            if number in alive:
+                k.release(alive[number])
+            else:
+                alive[number] = k.export()
+    k.wait(START + 60 * S - k.now)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_stands_and_a_leak_in_it_grows(ask: Ask, seed: int) -> None:
+    clean, leaky = Build(), Build()
+    noise(clean, seed, 0)
+    noise(leaky, seed, 60)
+
+    assert rows(ask("growth", clean), "exporters", "verdict") == [("stands",)]
+    assert rows(ask("growth", leaky), "exporters", "verdict") == [("grows",)]
+
+
+def test_who_grows_comes_first(ask: Ask) -> None:
+    k = Build()
+    camera = Process(7, "camera")
+    for at in range(64):
+        k.by(Process(1, "weston"))
+        second(k)
+        if at % 2:
+            k.by(camera).export(size=8 * KIB)
+        if at == 60:
+            k.by(Process(9, "late")).export()
+
+    result = ask("growth", k)
+
+    assert rows(result, "exporters", "exporter", "verdict") == [("system", "grows")]
+    assert rows(result, "processes", "comm", "verdict") == [
+        ("camera", "grows"),
+        ("weston", "stands"),
+        ("late", "too short"),
+    ]
+
+
+def test_what_was_there_before_shrinks(ask: Ask) -> None:
+    k = Build(lists_all=True)
+    older = [k.existing() for _ in range(64)]
+    k.snapshot("start")
+    for buffer in older:
+        k.wait(S)
+        k.release(buffer)
+
+    result = ask("growth", k)
+
+    assert rows(result, "exporters", *LEVELS) == [("shrinks", 42, 0)]
+    assert rows(result, "exporters", *SLOPES) == [(-1.0, -1.0, -1.0, -4 * KIB)]
+    assert rows(result, "processes") == []
+    assert result.answer.notes == ("64 buffers whose export was not seen: in no process's growth",)
+
+
+def test_a_lost_release_is_no_growth(ask: Ask) -> None:
+    k = Build(lists_all=True)
+    for _ in range(64):
+        k.vanish(k.export())
+        second(k)
+    k.lose("release", "ring_full", 64)
+
+    result = ask("growth", k)
+
+    assert rows(result, "exporters", *LEVELS) == [("stands", 0, 0)]
+    assert result.answer.notes == ("64 buffers with a lost end: not judged",)
+    assert result.doubts[0] == "may be wrong: 64 events lost (release 64)"
+
+
+def test_not_observed_is_not_level(ask: Ask) -> None:
+    k = Build(unobserved=("release",))
+    k.export()
+    k.wait(S)
+
+    unseen, empty = ask("growth", k), ask("growth", Build())
+
+    assert rows(unseen, "exporters") == rows(empty, "exporters") == []
+    assert {table.empty for table in unseen.answer.tables} == {"not observed: release"}
+    assert {table.empty for table in empty.answer.tables} == {"no buffer was seen"}
