@@ -10,6 +10,7 @@ Access itself is not observable: that a buffer was mmap'ed and never bracketed i
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -51,8 +52,8 @@ SMALLEST: Final = 4096
 
 ENDS: Final = {"process": "cpu_end", "driver": "kernel_end"}
 BEGINS: Final = {"process": "cpu_begin", "driver": "kernel_begin"}
-ERESTARTSYS: Final = "512"  # what the kernel makes EINTR of, or a call of its own again
-INTERRUPTED: Final = ("EINTR", "EAGAIN", ERESTARTSYS)
+ERESTARTSYS: Final = 512  # of which the kernel makes EINTR, or makes the call again by itself
+INTERRUPTED: Final = (errno.EINTR, errno.EAGAIN, ERESTARTSYS)
 SYNC: Final = ("cpu_begin", "cpu_end")
 
 
@@ -162,7 +163,7 @@ def _not_again(accesses: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
         for kind, column in zip(SYNC, ("begin", "end"), strict=True)
     ]
     last = pd.concat([*calls, failed[[*keys, "ts"]]]).groupby(keys)["ts"].max().rename("last")
-    late = failed[failed["error"].isin(INTERRUPTED)].join(last, on=keys)
+    late = failed[failed["errno"].isin(INTERRUPTED)].join(last, on=keys)
     late = late[late["ts"] == late["last"]]
     return late.assign(by="process")
 
