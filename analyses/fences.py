@@ -83,11 +83,8 @@ def run(view: View, *, device: str, exporter: str) -> Answer:
     unsignalled = _unsignalled(waits)
     files = _sync_files(view, calls)
 
-    def empty(*kinds: str) -> str:
-        return "none" if view.missing.keys().isdisjoint(kinds) else "not observed"
-
     def of_fences(name: str, title: str, columns: tuple[Column, ...], rows: pd.DataFrame) -> Table:
-        return Table(name, title, columns, pick(columns, rows), empty("fence_wait"))
+        return Table(name, title, columns, pick(columns, rows), view.empty(("fence_wait",), "none"))
 
     longest = waits.nlargest(LONGEST, "wait_ns").assign(result=_results)
     never = "Timed out, and not seen to signal"
@@ -95,7 +92,13 @@ def run(view: View, *, device: str, exporter: str) -> Answer:
         of_fences("waits", "Waits for fences", WAIT_COLUMNS, _grouped(view, waits)),
         of_fences("longest", "Longest waits", LONGEST_COLUMNS, longest),
         of_fences("unsignalled", never, UNSIGNALLED_COLUMNS, unsignalled),
-        Table("sync_files", "sync_file calls", FILE_COLUMNS, files, empty(*_SYNC_FILES)),
+        Table(
+            "sync_files",
+            "sync_file calls",
+            FILE_COLUMNS,
+            files,
+            view.empty(tuple(_SYNC_FILES), "none"),
+        ),
     )
     notes = tuple(_notes(view, bool(len(unsignalled)), bool(len(files))))
     return Answer(tables, notes, tuple(unsignalled["inode"].dropna().unique().tolist()))

@@ -95,27 +95,36 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
     held = _held(view, pins, min_age)
     against = moves[(moves["pins"] > 0).fillna(False)]
 
-    def empty(*kinds: str) -> str:
-        return "none" if view.missing.keys().isdisjoint(kinds) else "not observed"
-
     title = f"Pins held for {duration_text(min_age)} or longer"
     tables = (
-        Table("pins", title, PIN_COLUMNS, held, empty("pin")),
-        Table("devices", "Devices that pin", DEVICE_COLUMNS, _devices(view, pins), empty("pin")),
+        Table("pins", title, PIN_COLUMNS, held, view.empty(("pin",), "none")),
+        Table(
+            "devices",
+            "Devices that pin",
+            DEVICE_COLUMNS,
+            _devices(view, pins),
+            view.empty(("pin",), "none"),
+        ),
         Table(
             "core_pins",
             "Pins that the core made by itself",
             CORE_COLUMNS,
             _core_pins(view, operations),
-            empty("operation"),
+            view.empty(("operation",), "none"),
         ),
-        Table("moves", "Buffers that moved", MOVE_COLUMNS, _moved(moves), empty("move")),
+        Table(
+            "moves",
+            "Buffers that moved",
+            MOVE_COLUMNS,
+            _moved(moves),
+            view.empty(("move",), "none"),
+        ),
         Table(
             "moved_pinned",
             "Moved while pinned",
             FINDING_COLUMNS,
             pick(FINDING_COLUMNS, against),
-            empty("pin", "unpin", "move"),
+            view.empty(("pin", "unpin", "move"), "none"),
         ),
     )
     inodes = (*held["inode"].dropna().tolist(), *against["inode"].dropna().tolist())

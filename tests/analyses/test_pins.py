@@ -195,11 +195,11 @@ def test_what_was_not_observed_is_neither_none_nor_zero(ask: Ask) -> None:
     result = ask("pins", k)
 
     assert {table.name: table.empty for table in result.answer.tables} == {
-        "pins": "not observed",
-        "devices": "not observed",
-        "core_pins": "not observed",
+        "pins": "not observed: pin",
+        "devices": "not observed: pin",
+        "core_pins": "not observed: operation",
         "moves": "none",
-        "moved_pinned": "not observed",
+        "moved_pinned": "not observed: pin, unpin",
     }
     assert rows(result, "moves", "moves_mapped", "mappings_max") == [(0, 0)]
     assert rows(result, "moves", "moves_pinned", "pins_max") == [(None, None)]
