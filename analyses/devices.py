@@ -2,7 +2,14 @@
 """What each importer device and each exporter did, and what it cost.
 
 Times are those of calls that succeeded, percentiles are observed values (nearest rank). Bytes
-mapped count a buffer's size once per map, so a buffer mapped every frame counts every frame.
+mapped count a buffer's size once per map, so a buffer mapped every frame counts every frame. A
+share of wall time is more than 100 % where several threads are in such calls at once.
+
+The split of attach and map has all calls, failed ones too. A wait within an exporter's function
+counts as a wait only. The lock wait of a map lies ahead of it, as its _unlocked variant takes the
+lock before: all other parts and the rest make up the call. An exporter's functions are observed
+from the moment on when they were probed, soon after its first buffer is seen: one of which no call
+was ever seen is not observed. What is not observed is in the rest.
 """
 
 from __future__ import annotations
@@ -12,13 +19,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame
+from dmabuf_trace import latency
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Row = dict[str, Any]
+IDENTITY: Final = ["device", "driver", "bus"]
+_WHO: Final = (
+    Column("device", "text", "device"),
+    Column("driver", "text", "driver", spare=True),
+    Column("bus", "text", "bus", spare=True),
+)
 
 
 def _times(who: str, call: str) -> tuple[Column, ...]:
@@ -26,13 +39,41 @@ def _times(who: str, call: str) -> tuple[Column, ...]:
         Column(f"{call}_{name}_ns", "duration", name)
         for name in ("total", "p50", "p95", "p99", "max")
     )
-    return (Column(who, "text", who), *times)
+    share = Column(f"{call}_share", "share", "of wall time", spare=True)
+    return (Column(who, "text", who), *times, share)
+
+
+WAITS: Final = {"lock_wait": "lock wait", "fence_wait": "fence wait"}
+PARTS: Final = {
+    "attach": {
+        **WAITS,
+        "attach_operation": "exporter's attach",
+        "pin_operation": "exporter's pin",
+        "map_operation": "exporter's map",
+        "rest": "rest",
+    },
+    "map": {
+        **WAITS,
+        "pin_operation": "exporter's pin",
+        "map_operation": "exporter's map",
+        "rest": "rest",
+    },
+}
+"""Titles of the parts of a call."""
+
+
+def _split_columns(call: str) -> tuple[Column, ...]:
+    times = (Column(f"{name}_ns", "duration", title) for name, title in PARTS[call].items())
+    shares = (
+        Column(f"{name}_share", "share", f"{title} share", spare=True)
+        for name, title in PARTS[call].items()
+    )
+    calls = (Column("calls", "count", "calls"), Column("total_ns", "duration", "total"))
+    return (*_WHO, *calls, *times, *shares)
 
 
 DEVICE_COLUMNS: Final = (
-    Column("device", "text", "device"),
-    Column("driver", "text", "driver", spare=True),
-    Column("bus", "text", "bus", spare=True),
+    *_WHO,
     Column("attaches", "count", "attaches"),
     Column("attaches_failed", "count", "failed"),
     Column("attachments_open", "count", "open"),
@@ -41,9 +82,19 @@ DEVICE_COLUMNS: Final = (
     Column("mappings_open", "count", "open"),
     Column("mapped_bytes", "bytes", "mapped"),
 )
-ATTACH_COLUMNS: Final = _times("device", "attach")
-MAP_COLUMNS: Final = _times("device", "map")
-EXPORT_COLUMNS: Final = _times("exporter", "export")
+ERROR_COLUMNS: Final = (
+    *_WHO,
+    Column("kind", "text", "call"),
+    Column("error", "text", "error"),
+    Column("calls", "count", "calls"),
+    Column("total_ns", "duration", "total"),
+)
+CLASS_COLUMNS: Final = (
+    *_WHO,
+    Column("below_ns", "duration", "below"),
+    Column("calls", "count", "maps"),
+    Column("bar", "text", ""),
+)
 EXPORTER_COLUMNS: Final = (
     Column("exporter", "text", "exporter"),
     Column("buffers", "count", "buffers"),
@@ -59,85 +110,99 @@ EXPORTER_COLUMNS: Final = (
 
 def run(view: View, *, device: str, exporter: str) -> Answer:
     """See the module's description."""
-    devices = list(_devices(view, device))
-    exporters = list(_exporters(view, exporter))
+    failed = view.errors[view.errors["device"].notna()]
+    devices = _devices(view, failed)
+    exporters = _exporters(view)
+    errors = failed.groupby([*IDENTITY, "kind", "error"])["call_ns"].agg(["size", "sum"])
+    errors = errors.set_axis(["calls", "total_ns"], axis="columns").reset_index()
+    histogram = latency.classes(view.mappings, IDENTITY, "map_ns")
 
-    def counts(name: str, title: str, columns: tuple[Column, ...], rows: list[Row]) -> Table:
-        return Table(name, title, columns, frame(columns, rows), "none")
+    def table(name: str, title: str, columns: tuple[Column, ...], rows: pd.DataFrame) -> Table:
+        only = exporter if columns[0].name == "exporter" else device
+        mine = rows[rows[columns[0].name] == only] if only else rows
+        empty = "none" if name in ("devices", "exporters") else ""
+        return Table(name, title, columns, pick(columns, mine), empty)
 
-    def times(call: str, columns: tuple[Column, ...], rows: list[Row]) -> Table:
-        called = [row for row in rows if f"{call}_total_ns" in row]
-        return Table(call, f"Time in {call}", columns, frame(columns, called))
+    def times(call: str, rows: pd.DataFrame, who: str) -> Table:
+        called = rows[rows[f"{call}_total_ns"].notna()]
+        return table(call, f"Time in {call}", _times(who, call), called)
+
+    def split(call: str, column: str, calls: pd.DataFrame) -> Table:
+        rows = _split(view, call, column, calls, failed)
+        return table(f"{call}_parts", f"Where {call} spent it", _split_columns(call), rows)
 
     tables = (
-        counts("devices", "Importer devices", DEVICE_COLUMNS, devices),
-        times("attach", ATTACH_COLUMNS, devices),
-        times("map", MAP_COLUMNS, devices),
-        counts("exporters", "Exporters", EXPORTER_COLUMNS, exporters),
-        times("export", EXPORT_COLUMNS, exporters),
+        table("devices", "Importer devices", DEVICE_COLUMNS, devices),
+        times("attach", devices, "device"),
+        split("attach", "attach_ns", view.attachments),
+        times("map", devices, "device"),
+        split("map", "map_ns", view.mappings),
+        table("map_histogram", "Maps by their time", CLASS_COLUMNS, histogram),
+        table("device_errors", "Failed calls of devices", ERROR_COLUMNS, errors),
+        table("exporters", "Exporters", EXPORTER_COLUMNS, exporters),
+        times("export", exporters, "exporter"),
     )
     return Answer(tables, tuple(_notes(view)))
 
 
-def _spent(call: str, ns: pd.Series[int]) -> Row:
-    """Total and nearest-rank percentiles; gaps where there was no call."""
-    taken = ns.dropna().to_numpy(np.int64)
-    if not len(taken):
-        return {}
-    p50, p95, p99 = np.percentile(taken, (50, 95, 99), method="inverted_cdf").tolist()
-    row = {"total": int(taken.sum()), "p50": p50, "p95": p95, "p99": p99, "max": int(np.max(taken))}
-    return {f"{call}_{name}_ns": value for name, value in row.items()}
+def _shared(view: View, rows: pd.DataFrame, *calls: str) -> pd.DataFrame:
+    """With the share of the traced wall time that each of the calls took."""
+    wall = float(view.end - view.start) or np.nan
+    shares = {f"{call}_share": rows[f"{call}_total_ns"].astype("Float64") / wall for call in calls}
+    return rows.assign(**shares).reset_index()
 
 
-def _devices(view: View, only: str) -> Iterator[Row]:
-    identity = ["device", "driver", "bus"]
-    failed = view.errors[view.errors["device"].notna()]
-    known = [table[identity] for table in (view.attachments, view.mappings, failed)]
-    for key in sorted(
-        {tuple(row) for table in known for row in table.drop_duplicates().to_numpy()}
-    ):
-        if only and key[0] != only:
-            continue
+def _counted(columns: dict[str, pd.Series[int]]) -> pd.DataFrame:
+    """Counts of groups side by side; a group that a count does not have has none."""
+    import pandas as pd
 
-        def mine(table: pd.DataFrame, key: tuple[str, ...] = key) -> pd.DataFrame:
-            return table[(table[identity] == list(key)).all(axis=1)]
+    return pd.DataFrame(columns).fillna(0).astype("int64")
 
-        attachments, mappings, errors = mine(view.attachments), mine(view.mappings), mine(failed)
-        mapped = mappings[mappings["begin"].notna()]
-        yield {
-            **dict(zip(identity, key, strict=True)),
-            "attaches": int(attachments["begin"].notna().sum()),
-            "attaches_failed": int((errors["kind"] == "attach").sum()),
-            "attachments_open": int(attachments["open"].sum()),
-            "maps": len(mapped),
-            "maps_failed": int((errors["kind"] == "map").sum()),
-            "mappings_open": int(mappings["open"].sum()),
-            "mapped_bytes": int(mapped["size_bytes"].sum()),
-            **_spent("attach", attachments["attach_ns"]),
-            **_spent("map", mappings["map_ns"]),
+
+def _devices(view: View, failed: pd.DataFrame) -> pd.DataFrame:
+    attachments = view.attachments.groupby(IDENTITY)
+    mappings = view.mappings.groupby(IDENTITY)
+    mapped = view.mappings[view.mappings["begin"].notna()].groupby(IDENTITY)
+    refused, unmapped = (failed[failed["kind"] == kind].groupby(IDENTITY) for kind in PARTS)
+    counts = _counted(
+        {
+            "attaches": attachments["begin"].count(),
+            "attaches_failed": refused.size(),
+            "attachments_open": attachments["open"].sum(),
+            "maps": mapped.size(),
+            "maps_failed": unmapped.size(),
+            "mappings_open": mappings["open"].sum(),
+            "mapped_bytes": mapped["size_bytes"].sum(),
         }
+    )
+    spent = (
+        latency.spent(view.attachments, IDENTITY, "attach_ns", "attach"),
+        latency.spent(view.mappings, IDENTITY, "map_ns", "map"),
+    )
+    return _shared(view, counts.join(list(spent)), "attach", "map")
 
 
-def _exporters(view: View, only: str) -> Iterator[Row]:
+def _exporters(view: View) -> pd.DataFrame:
     failed = view.errors[view.errors["kind"] == "export"]
-    for name in sorted({*view.buffers["exporter"].dropna(), *failed["exporter"].dropna()}):
-        if only and name != only:
-            continue
-        buffers = view.buffers[view.buffers["exporter"] == name]
-        exported = buffers[buffers["origin"] == "exported"]
-        alive = buffers[buffers["open"]]
-        yield {
-            "exporter": name,
-            "buffers": len(exported),
-            "exported_bytes": int(exported["size_bytes"].sum()),
-            "exports_failed": int((failed["exporter"] == name).sum()),
-            "alive": len(alive),
-            "alive_bytes": int(alive["size_bytes"].sum()),
-            "peak_bytes": _peak(buffers, view.start),
-            "fd_installs": buffers["fd_installs"].sum(min_count=1),
-            "mmaps": buffers["mmaps"].sum(min_count=1),
-            **_spent("export", buffers["export_ns"]),
+    buffers = view.buffers.groupby("exporter")
+    exported = view.buffers[view.buffers["origin"] == "exported"].groupby("exporter")
+    alive = view.buffers[view.buffers["open"]].groupby("exporter")
+    counts = _counted(
+        {
+            "seen": buffers.size(),
+            "buffers": exported.size(),
+            "exported_bytes": exported["size_bytes"].sum(),
+            "exports_failed": failed.groupby("exporter").size(),
+            "alive": alive.size(),
+            "alive_bytes": alive["size_bytes"].sum(),
         }
+    )
+    counts["peak_bytes"] = 0
+    for name, mine in buffers[["begin", "end", "size_bytes"]]:
+        counts.loc[name, "peak_bytes"] = _peak(mine, view.start)
+    uses = buffers[["fd_installs", "mmaps"]].sum(min_count=1)
+    rows = counts.join(uses).join(latency.spent(view.buffers, ["exporter"], "export_ns", "export"))
+    return _shared(view, rows, "export")
 
 
 def _peak(buffers: pd.DataFrame, start: int) -> int:
@@ -152,16 +217,68 @@ def _peak(buffers: pd.DataFrame, start: int) -> int:
     return int(alive.max(initial=0))
 
 
+def _split(
+    view: View, call: str, column: str, calls: pd.DataFrame, failed: pd.DataFrame
+) -> pd.DataFrame:
+    """The parts of one kind of call, per device."""
+    import pandas as pd
+
+    done = calls.loc[calls[column].notna(), [*IDENTITY, column]]
+    failures = failed.loc[failed["kind"] == call, [*IDENTITY, "call_ns"]]
+    both = pd.concat([done.rename(columns={column: "call_ns"}), failures])
+    rows = both.groupby(IDENTITY)["call_ns"].agg(["size", "sum"])
+    rows = rows.set_axis(["calls", "total_ns"], axis="columns").astype("Int64")
+    found = latency.split(view.waits, view.operations, IDENTITY, call)
+    inside = found["inside"].reindex(rows.index, fill_value=0)
+    known = _observed_devices(view, rows.index)
+    unprobed = set(view.probed.loc[view.probed["reason"] != "", "operation"])
+    for name in PARTS[call]:
+        if name == "rest":
+            part = rows["total_ns"] - inside
+        else:
+            part = found.get(name, inside[:0]).reindex(rows.index).astype("Int64")
+            if name in WAITS:
+                part = part.fillna(pd.NA if name in view.missing else 0)
+            elif name.removesuffix("_operation") not in unprobed:
+                part = part.mask(part.isna() & known, 0)
+        rows[f"{name}_ns"] = part
+        rows[f"{name}_share"] = part.astype("Float64") / rows["total_ns"].replace(0, pd.NA)
+    return rows.reset_index()
+
+
+def _known_exporters(view: View) -> set[str]:
+    """Those of which some function was seen: their others that exist were probed with it."""
+    return set(view.operations["exporter"].dropna().unique())
+
+
+def _observed_devices(view: View, devices: pd.Index[Any]) -> pd.Series[bool]:
+    """Whether a device has used a buffer of an exporter whose functions were observed."""
+    exporters = view.buffers.set_index("id")["exporter"]
+    of = view.attachments["buffer_id"].map(exporters).isin(_known_exporters(view))
+    known = of.groupby([view.attachments[each] for each in IDENTITY]).any()
+    return known.reindex(devices, fill_value=False)
+
+
 def _notes(view: View) -> Iterator[str]:
     unsized = int(view.mappings["size_bytes"].isna().sum())
     if unsized:
         yield f"{count_text(unsized, 'mapping')} of buffers of unknown size: not in bytes mapped"
+    for kind in (*WAITS, "operation"):
+        if kind in view.missing:
+            reason = view.missing[kind] or "no reason given"
+            yield f"{kind} was not observed ({reason}): its time is in the rest"
+    if "operation" not in view.missing and len(view.attachments):
+        used = view.buffers["id"].isin(view.attachments["buffer_id"])
+        unseen = set(view.buffers.loc[used, "exporter"].dropna()) - _known_exporters(view)
+        if unseen:
+            of = ", ".join(sorted(unseen))
+            yield f"no function of these exporters was observed, its time is in the rest: {of}"
 
 
 ANALYSIS = Analysis(
     name="devices",
     question="What did each device and each exporter do, and how long did it take?",
-    needs=("buffers", "attachments", "mappings", "errors"),
+    needs=("buffers", "attachments", "mappings", "errors", "waits", "operations", "probed"),
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
     params=(

@@ -42,7 +42,7 @@ LAYERS: Final = (
     ("lives", "moments"),
     ("trace",),
     ("analysis",),
-    ("holders", "measure", "levels"),
+    ("holders", "measure", "levels", "latency"),
     ("analyses",),
     ("report", "story", "diff"),
     ("render",),

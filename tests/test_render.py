@@ -257,20 +257,48 @@ gpu        vivid   platform         0       1     0     0       0     0     0 B
 vivid-000  vivid   platform         1       0     1     1       0     1   8 KiB
 
 Time in attach (1)
-device     total  p50  p95  p99  max
-vivid-000    5us  5us  5us  5us  5us
+device     total  p50  p95  p99  max  of wall time
+vivid-000    5us  5us  5us  5us  5us         0.00%
+
+Where attach spent it (2)
+device     driver  bus       calls  total  lock wait  fence wait  exporter's attach  \
+exporter's pin  exporter's map  rest  lock wait share  fence wait share  exporter's attach share  \
+exporter's pin share  exporter's map share  rest share
+gpu        vivid   platform      1    0ns        0ns         0ns                  -  \
+             -               -   0ns                -                 -                        -  \
+                   -                     -           -
+vivid-000  vivid   platform      1    5us        0ns         0ns                  -  \
+             -               -   5us            0.00%             0.00%                        -  \
+                   -                     -     100.00%
 
 Time in map (1)
-device     total  p50  p95  p99  max
-vivid-000    9us  9us  9us  9us  9us
+device     total  p50  p95  p99  max  of wall time
+vivid-000    9us  9us  9us  9us  9us         0.00%
+
+Where map spent it (1)
+device     driver  bus       calls  total  lock wait  fence wait  exporter's pin  \
+exporter's map  rest  lock wait share  fence wait share  exporter's pin share  \
+exporter's map share  rest share
+vivid-000  vivid   platform      1    9us        0ns         0ns               -  \
+             -   9us            0.00%             0.00%                     -  \
+                   -     100.00%
+
+Maps by their time (1)
+device     driver  bus        below  maps
+vivid-000  vivid   platform  16.4us     1  ******************************
+
+Failed calls of devices (1)
+device  driver  bus       call    error  calls  total
+gpu     vivid   platform  attach  EBUSY      1    0ns
 
 Exporters (1)
 exporter  buffers  exported  failed  alive  alive size   peak  fds  mmaps
 system          1     8 KiB       0      1       8 KiB  8 KiB    1      0
 
 Time in export (1)
-exporter  total  p50  p95  p99  max
-system      2us  2us  2us  2us  2us
+exporter  total  p50  p95  p99  max  of wall time
+system      2us  2us  2us  2us  2us         0.00%
+  note: no function of these exporters was observed, its time is in the rest: system
 
 Failed calls (1)
 call    error  calls  device  exporter  by   pid       first        last  last buffer

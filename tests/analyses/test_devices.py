@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from dmabuf_trace import trace
+from dmabuf_trace.analysis import registry
 from tests.analyses.conftest import Ask, rows
-from tests.build import KIB, MS, Build
+from tests.build import KIB, MS, US, Build, Process, header
 
 
 def test_counts_and_bytes_per_device(ask: Ask) -> None:
@@ -79,3 +83,168 @@ def test_only_one_device_and_one_exporter(ask: Ask) -> None:
 
     assert rows(result, "devices", "device") == [("isp",)]
     assert rows(result, "exporters", "exporter") == [("system",)]
+
+
+PARTS = ("calls", "total_ns", "lock_wait_ns", "fence_wait_ns", "pin_operation_ns")
+MAP_PARTS = (*PARTS, "map_operation_ns", "rest_ns")
+ATTACH_PARTS = (*PARTS, "attach_operation_ns", "map_operation_ns", "rest_ns")
+
+
+def test_a_map_is_split_into_its_parts(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    attachment = k.attach(buffer, "gpu")
+    k.map(k.attach(buffer, "isp"), dur=4 * US)
+    k.wait(MS)
+    k.lock_wait(buffer, 30 * US)  # ahead of the call, by the _unlocked variant
+    k.wait(5 * US)
+    k.fence_wait(buffer, 3 * US)
+    k.wait(2 * US)
+    k.operation(buffer, "pin", 2 * US)
+    k.wait(6 * US)
+    k.fence_wait(buffer, US)  # within the exporter's map
+    k.wait(US)
+    k.lock_wait(buffer, US)
+    k.operation(buffer, "map", 6 * US)
+    k.wait(4 * US)
+    k.map(attachment, dur=16 * US)
+
+    result = ask("devices", k)
+
+    assert rows(result, "map_parts", "device", *MAP_PARTS) == [
+        ("gpu", 1, 16 * US, 31 * US, 4 * US, 2 * US, 4 * US, 5 * US),
+        ("isp", 1, 4 * US, 0, 0, 0, 0, 4 * US),
+    ]
+    shares = ("lock_wait_share", "fence_wait_share", "map_operation_share", "rest_share")
+    assert rows(result, "map_parts", *shares)[0] == (31 / 16, 0.25, 0.25, 5 / 16)
+    assert result.answer.notes == ()
+
+
+def test_an_attach_is_split_into_its_parts(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    k.wait(MS)
+    k.lock_wait(buffer, 2 * US)
+    for operation in ("attach", "pin", "map"):
+        k.wait(3 * US)
+        k.operation(buffer, operation, 3 * US)
+    k.wait(US)
+    k.attach(buffer, "gpu", dur=15 * US)
+    k.wait(MS)
+    k.attach(buffer, "gpu", dur=5 * US, errno=16)
+
+    assert rows(ask("devices", k), "attach_parts", *ATTACH_PARTS) == [
+        (2, 20 * US, 2 * US, 0, 3 * US, 3 * US, 3 * US, 9 * US)
+    ]
+
+
+def test_the_parts_of_one_thread_are_not_those_of_another(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    attachment = k.attach(buffer, "gpu")
+    k.wait(MS)
+    k.by(Process(7, "cam")).operation(buffer, "map", 900 * US)
+    k.by(Process(8, "ui")).fence_wait(buffer, 500 * US)
+    k.wait(US)
+    k.map(attachment, dur=600 * US)
+
+    assert rows(ask("devices", k), "map_parts", *MAP_PARTS) == [
+        (1, 600 * US, 0, 500 * US, 0, 0, 100 * US)
+    ]
+
+
+def test_parts_that_were_not_observed_are_gaps(ask: Ask) -> None:
+    k = Build()
+    heap, drm = k.export(exporter="heap"), k.export(exporter="drm")
+    k.wait(MS)
+    k.operation(heap, "map", US)
+    k.map(k.attach(heap, "gpu"), dur=2 * US)
+    k.wait(MS)
+    k.map(k.attach(drm, "isp"), dur=2 * US)
+
+    result = ask("devices", k)
+
+    assert rows(result, "map_parts", "device", "pin_operation_ns", "map_operation_ns") == [
+        ("gpu", 0, US),
+        ("isp", None, None),
+    ]
+    assert rows(result, "map_parts", "map_operation_share", "rest_ns") == [
+        (0.5, US),
+        (None, 2 * US),
+    ]
+    assert result.answer.notes == (
+        "no function of these exporters was observed, its time is in the rest: drm",
+    )
+
+    k.probed("pin", "heap:heap_pin", "no such function")
+    assert rows(ask("devices", k), "map_parts", "pin_operation_ns") == [(None,), (None,)]
+
+
+def test_kinds_that_were_not_observed_are_gaps(tmp_path: Path) -> None:
+    k = Build()
+    k.map(k.attach(k.export()), dur=US)
+    probes = header()["probes"]
+    for probe in probes:
+        if probe["kind"] in ("lock_wait", "fence_wait", "operation"):
+            probe |= {"attached": False, "reason": "not asked for"}
+
+    result = registry()["devices"](trace.open(k.write(tmp_path / "x.dbt", probes=probes)))
+
+    assert rows(result, "map_parts", *MAP_PARTS) == [(1, US, None, None, None, None, US)]
+    assert result.answer.notes == tuple(
+        f"{kind} was not observed (not asked for): its time is in the rest"
+        for kind in ("lock_wait", "fence_wait", "operation")
+    )
+
+
+def test_shares_of_the_traced_time(ask: Ask) -> None:
+    k = Build()
+    attachment = k.attach(k.export(dur=MS), dur=2 * MS)
+    for _ in range(2):
+        k.map(attachment, dur=4 * MS)
+    k.wait(10 * MS)
+
+    result = ask("devices", k)
+
+    assert rows(result, "attach", "attach_share") == [(0.2,)]
+    assert rows(result, "map", "map_share") == [(0.8,)]
+    assert rows(result, "export", "export_share") == [(0.1,)]
+
+
+def test_errors_by_errno(ask: Ask) -> None:
+    k = Build()
+    attachment = k.attach(k.export(), "gpu")
+    for errno in (4, 12, 4):
+        k.map(attachment, dur=US, errno=errno)
+    k.attach(attachment.buffer, "isp", errno=16)
+    k.export(errno=12)
+
+    columns = ("device", "kind", "error", "calls", "total_ns")
+    assert rows(ask("devices", k), "device_errors", *columns) == [
+        ("gpu", "map", "EINTR", 2, 2 * US),
+        ("gpu", "map", "ENOMEM", 1, US),
+        ("isp", "attach", "EBUSY", 1, 0),
+    ]
+
+
+def test_a_histogram_by_powers_of_two(ask: Ask) -> None:
+    k = Build()
+    attachment = k.attach(k.export(), "gpu")
+    for dur in (4, 5, 7, 8, 32):
+        k.map(attachment, dur=dur)
+    k.map(k.attach(attachment.buffer, "isp"), dur=0)
+
+    assert rows(ask("devices", k), "map_histogram", "device", "below_ns", "calls", "bar") == [
+        ("gpu", 8, 3, "*" * 30),
+        ("gpu", 16, 1, "*" * 10),
+        ("gpu", 32, 0, ""),
+        ("gpu", 64, 1, "*" * 10),
+        ("isp", 1, 1, "*" * 30),
+    ]
+
+
+def test_of_nothing_there_is_nothing_to_say(ask: Ask) -> None:
+    result = ask("devices", Build())
+
+    assert [len(table.rows) for table in result.answer.tables] == [0] * 9
+    assert result.answer.notes == ()
