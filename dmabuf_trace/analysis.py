@@ -160,6 +160,13 @@ class View:
         return self._trace.end
 
     @property
+    def release(self) -> str | None:
+        """Of the kernel, as 6.12.0-amd64; None: not known."""
+        host = self._trace.header.get("host")
+        release = host.get("release") if isinstance(host, dict) else None
+        return release if isinstance(release, str) else None
+
+    @property
     def looked_at(self) -> int | None:
         """When the holders were looked up at the end, ns; None: they were not."""
         snapshot = self._trace.snapshots.get("end")

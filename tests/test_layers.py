@@ -42,7 +42,7 @@ LAYERS: Final = (
     ("lives", "moments"),
     ("trace",),
     ("analysis",),
-    ("holders", "measure", "levels", "latency"),
+    ("holders", "measure", "levels", "latency", "rules"),
     ("analyses",),
     ("report", "story", "diff"),
     ("render",),

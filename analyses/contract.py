@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each rule of the contract between exporters and importers, judged by what the trace shows.
+
+``passed``: it could have been broken, and never was. ``violated``: it was, and nothing lost can
+explain it. ``does not apply``: not on this kernel. ``not observed``: all else, with the reason.
+
+What lost events do to a verdict: some kinds, missing, make a rule look broken (without its unmap a
+mapping looks live at the detach), others can only hide that it was (a map that nobody saw is left
+behind by nobody). So a violation stands unless an event of the first sort was lost or not observed;
+that there is none stands only where neither sort was. A buffer that found no room to be watched
+counts as a loss of every kind. What a rule needs is judged over the whole trace, not per buffer: a
+lost event does not tell which buffer it was about.
+
+Cached mappings (up to 6.15) that are live at a detach are the core's own, which ends them. An
+attachment that was never seen attached tells nothing, unless one of the same buffer was detached at
+its address before: a map there is one after the detach. Dynamic importers alone are told of moves.
+A videobuf2 queue or a DRM import holds its mapping by design, which the stack of the attach tells,
+else the driver.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
+from dmabuf_trace.rules import RULES, Facts, Found, Rule
+from dmabuf_trace.units import count_text
+
+SHOWN: Final = 100
+
+RULE_COLUMNS: Final = (
+    Column("rule", "text", "rule"),
+    Column("verdict", "text", "verdict"),
+    Column("cases", "count", "cases"),
+    Column("violations", "count", "violations"),
+    Column("first_inode", "id", "first buffer"),
+    Column("reason", "text", "why"),
+    Column("requirement", "text", "what it asks", spare=True),
+    Column("source", "text", "source", spare=True),
+    Column("applies", "text", "kernels", spare=True),
+)
+VIOLATION_COLUMNS: Final = (
+    Column("rule", "text", "rule"),
+    Column("inode", "id", "buffer"),
+    Column("what", "text", "what"),
+    Column("device", "text", "device"),
+    Column("begin_ns", "time", "at"),
+    Column("comm", "text", "by"),
+    Column("pid", "id", "pid", spare=True),
+)
+
+
+def run(view: View, *, exporter: str, unmap_within: int, min_age: int) -> Answer:
+    """See the module's description."""
+    import pandas as pd
+
+    facts = Facts(view, exporter, unmap_within, min_age)
+    unseen = _unseen(view)
+    rows = []
+    parts = [pd.DataFrame(columns=[column.name for column in VIOLATION_COLUMNS])]
+    for rule in RULES:
+        found = rule.judge(facts) if rule.judge else None
+        row = _judged(rule, found, unseen, view.release)
+        rows.append(row)
+        if found and row["verdict"] == "violated":
+            times = found.broken["ts"] - view.start
+            parts.append(found.broken.assign(rule=rule.name, begin_ns=times))
+    broken = pd.concat([part for part in parts if len(part)] or parts)
+    broken = broken.sort_values("begin_ns", kind="stable")
+    tables = (
+        Table("rules", "Rules", RULE_COLUMNS, frame(RULE_COLUMNS, rows)),
+        Table(
+            "violations",
+            "Violations",
+            VIOLATION_COLUMNS,
+            pick(VIOLATION_COLUMNS, broken.head(SHOWN)),
+            "none",
+        ),
+    )
+    inodes = tuple(broken["inode"].dropna().unique().tolist())
+    return Answer(tables, tuple(_notes(view, exporter, len(broken))), inodes)
+
+
+def _unseen(view: View) -> dict[str, str]:
+    """Kinds of which events are missing, and why."""
+    found = {kind: f"{kind} was not observed" for kind in view.missing}
+    quality = view.quality
+    lost = quality[quality["whole_event"] & quality["what"].isin(["loss", "reconcile"])]
+    for kind in lost["kind"].dropna().unique():
+        found.setdefault(kind, f"{kind} lost")
+    if (lost["cause"] == "unwatched").any():
+        kinds = {kind for rule in RULES for kind in (*rule.fakes, *rule.hides)}
+        found = dict.fromkeys(kinds, "buffers went unwatched") | found
+    return found
+
+
+def _judged(
+    rule: Rule, found: Found | None, unseen: dict[str, str], release: str | None
+) -> dict[str, Any]:
+    """The row of one rule."""
+    row = {
+        "rule": rule.name,
+        "requirement": rule.text,
+        "source": rule.source,
+        "applies": rule.applies,
+    }
+    version = re.match(r"(\d+)\.(\d+)", release or "")
+    if version and not rule.since <= (int(version[1]), int(version[2])) < rule.before:
+        return {**row, "verdict": "does not apply"}
+    if not found:
+        return {**row, "verdict": "not observed", "reason": rule.why}
+    broken = found.broken.sort_values("ts", kind="stable")
+    doubtful = rule.fakes if len(broken) else (*rule.fakes, *rule.hides)
+    doubts = dict.fromkeys(unseen[kind] for kind in doubtful if kind in unseen)
+    reason = "" if found.cases or doubts else "no case in the trace"
+    verdict = "violated" if len(broken) else "passed"
+    return {
+        **row,
+        "verdict": "not observed" if doubts or reason else verdict,
+        "cases": found.cases,
+        "violations": len(broken),
+        "first_inode": next(iter(broken["inode"].dropna()), None),
+        "reason": "; ".join(part for part in (*doubts, reason, found.note) if part),
+    }
+
+
+def _notes(view: View, exporter: str, violations: int) -> Iterator[str]:
+    if violations > SHOWN:
+        yield f"the first {SHOWN} of {count_text(violations, 'violation')} are listed"
+    if view.release is None:
+        yield "the kernel's version is not known: all rules are taken to apply"
+    if exporter and not (view.buffers["exporter"] == exporter).any():
+        known = ", ".join(sorted(view.buffers["exporter"].dropna().unique())) or "none"
+        yield f"no buffer of exporter {exporter}; exporters here: {known}"
+
+
+ANALYSIS = Analysis(
+    name="contract",
+    question="Which rules of the dma-buf contract were kept, broken, or not observed?",
+    needs=(
+        *("buffers", "attachments", "mappings", "pins", "vmaps", "cpu_accesses", "moves"),
+        *("events", "quality"),
+    ),
+    relies_on=(),  # what was lost is part of each verdict
+    run=run,
+    params=(
+        Param("exporter", "text", "", "only buffers of this exporter"),
+        Param("unmap_within", "duration", "1s", "time to unmap after a move, as 500ms or 2s"),
+        Param("min_age", "duration", "1s", "mappings held this long are held for undue time"),
+    ),
+)
