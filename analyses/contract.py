@@ -6,8 +6,9 @@ explain it. ``does not apply``: not on this kernel. ``not observed``: all else, 
 
 What lost events do to a verdict: some kinds, missing, make a rule look broken (without its unmap a
 mapping looks live at the detach), others can only hide that it was (a map that nobody saw is left
-behind by nobody). So a violation stands unless an event of the first sort was lost or not observed;
-that there is none stands only where neither sort was. A buffer that found no room to be watched
+behind by nobody). So a violation stands unless an event of the first sort was lost or not observed,
+or where each lost event explains but one violation and there are more; that there is none stands
+only where neither sort was. A buffer that found no room to be watched
 counts as a loss of every kind. What a rule needs is judged over the whole trace, not per buffer: a
 lost event does not tell which buffer it was about.
 
@@ -22,6 +23,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
@@ -50,6 +53,14 @@ VIOLATION_COLUMNS: Final = (
     Column("comm", "text", "by"),
     Column("pid", "id", "pid", spare=True),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Why events of a kind are missing, and how many."""
+
+    why: str
+    count: float
 
 
 def run(view: View, *, exporter: str, unmap_within: int, min_age: int) -> Answer:
@@ -83,21 +94,20 @@ def run(view: View, *, exporter: str, unmap_within: int, min_age: int) -> Answer
     return Answer(tables, tuple(_notes(view, exporter, len(broken))), inodes)
 
 
-def _unseen(view: View) -> dict[str, str]:
-    """Kinds of which events are missing, and why."""
-    found = {kind: f"{kind} was not observed" for kind in view.missing}
+def _unseen(view: View) -> dict[str, Gap]:
+    """Kinds of which events are missing."""
     quality = view.quality
     lost = quality[quality["whole_event"] & quality["what"].isin(["loss", "reconcile"])]
-    for kind in lost["kind"].dropna().unique():
-        found.setdefault(kind, f"{kind} lost")
+    counts = lost.groupby("kind")["count"].sum().to_dict()
+    found = {str(kind): Gap(f"{count:,} {kind} lost", count) for kind, count in counts.items()}
     if (lost["cause"] == "unwatched").any():
         kinds = {kind for rule in RULES for kind in (*rule.fakes, *rule.hides)}
-        found = dict.fromkeys(kinds, "buffers went unwatched") | found
-    return found
+        found |= dict.fromkeys(kinds, Gap("buffers went unwatched", inf))
+    return found | {kind: Gap(f"{kind} was not observed", inf) for kind in view.missing}
 
 
 def _judged(
-    rule: Rule, found: Found | None, unseen: dict[str, str], release: str | None
+    rule: Rule, found: Found | None, unseen: dict[str, Gap], release: str | None
 ) -> dict[str, Any]:
     """The row of one rule."""
     row = {
@@ -113,16 +123,22 @@ def _judged(
         return {**row, "verdict": "not observed", "reason": rule.why}
     broken = found.broken.sort_values("ts", kind="stable")
     doubtful = rule.fakes if len(broken) else (*rule.fakes, *rule.hides)
-    doubts = dict.fromkeys(unseen[kind] for kind in doubtful if kind in unseen)
-    reason = "" if found.cases or doubts else "no case in the trace"
-    verdict = "violated" if len(broken) else "passed"
+    gaps = dict.fromkeys(unseen[kind] for kind in doubtful if kind in unseen)
+    explained = sum(gap.count for gap in gaps) if rule.each else inf
+    reason = "" if found.cases or gaps else "no case in the trace"
+    if len(broken) and (not gaps or len(broken) > explained):
+        verdict = "violated"
+    else:
+        verdict = "not observed" if gaps or reason else "passed"
     return {
         **row,
-        "verdict": "not observed" if doubts or reason else verdict,
+        "verdict": verdict,
         "cases": found.cases,
         "violations": len(broken),
         "first_inode": next(iter(broken["inode"].dropna()), None),
-        "reason": "; ".join(part for part in (*doubts, reason, found.note) if part),
+        "reason": "; ".join(
+            part for part in (*(gap.why for gap in gaps), reason, found.note) if part
+        ),
     }
 
 

@@ -103,7 +103,8 @@ class Rule:
     """One rule. ``judge`` None: it can't be seen, ``why`` says so.
 
     ``fakes`` are the event kinds whose loss may make a rule look broken that was kept, ``hides``
-    those whose loss may only hide that it was broken. ``since``, ``before``: kernels it holds for.
+    those whose loss may only hide that it was broken; ``each``: a lost event fakes one violation at
+    most. ``since``, ``before``: kernels it holds for.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Rule:
     judge: Callable[[Facts], Found] | None = None
     fakes: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
+    each: bool = False
     why: str = ""
     applies: str = "all"
     since: tuple[int, int] = (0, 0)
@@ -309,6 +311,7 @@ RULES: Final = (
         _unmap_once,
         fakes=("map", "unmap"),
         hides=("attach", "detach"),
+        each=True,
     ),
     Rule(
         "unmap_direction",
@@ -324,6 +327,7 @@ RULES: Final = (
         _unmap_before_detach,
         fakes=("unmap",),
         hides=("map", "detach"),
+        each=True,
     ),
     Rule(
         "detach_before_release",
@@ -332,6 +336,7 @@ RULES: Final = (
         _detach_before_release,
         fakes=("detach",),
         hides=("attach", "release"),
+        each=True,
     ),
     Rule(
         "vmap_balanced",
@@ -340,6 +345,7 @@ RULES: Final = (
         _vmap_balanced,
         fakes=("vmap", "vunmap"),
         hides=("export", "release"),
+        each=True,
     ),
     Rule(
         "lock_held",
@@ -377,6 +383,7 @@ RULES: Final = (
         _pin_balanced,
         fakes=("pin", "unpin"),
         hides=("attach", "detach"),
+        each=True,
     ),
     Rule(
         "move_notify_given",

@@ -228,10 +228,25 @@ def test_a_violation_stands_where_no_loss_explains_it(ask: Ask, lost: str, verdi
     assert len(rows(result, "violations")) == (verdict == "violated")
 
 
+def test_a_violation_stands_where_there_are_more_than_lost_events(ask: Ask) -> None:
+    k = Build()
+    leave_mapped(k)
+    leave_mapped(k)
+    k.lose("unmap", "ring_full", 1)
+
+    columns = ("verdict", "violations", "reason")
+    more = rule(ask("contract", k), "unmap_before_detach", *columns)
+    k.lose("unmap", "no_entry", 1)
+    all_lost = rule(ask("contract", k), "unmap_before_detach", *columns)
+
+    assert more == ("violated", 2, "1 unmap lost")
+    assert all_lost == ("not observed", 2, "2 unmap lost")
+
+
 @pytest.mark.parametrize(
     ("lost", "cause", "verdict", "reason"),
     [
-        ("map", "ring_full", "not observed", "map lost"),
+        ("map", "ring_full", "not observed", "1 map lost"),
         ("map", "stack_lost", "passed", ""),
         ("vmap", "ring_full", "passed", ""),
         ("export", "unwatched", "not observed", "buffers went unwatched"),
@@ -348,8 +363,8 @@ def test_limits_are_options(ask: Ask) -> None:
 def test_accesses_that_overlap_have_no_direction_of_their_own(ask: Ask) -> None:
     k = Build()
     buffer = k.export()
-    for step in (lambda: k.begin(buffer, 1), lambda: k.begin(buffer, 2)):
-        step()
+    for sync in (1, 2):
+        k.begin(buffer, sync)
         k.wait(MS)
     for sync in (2, 1):
         k.end(buffer, sync)
