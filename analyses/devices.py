@@ -6,8 +6,8 @@ mapped count a buffer's size once per map, so a buffer mapped every frame counts
 share of wall time is more than 100 % where several threads are in such calls at once.
 
 The split of attach and map has all calls, failed ones too. A wait within an exporter's function
-counts as a wait only. The lock wait of a map lies ahead of it, as its _unlocked variant takes the
-lock before: all other parts and the rest make up the call. An exporter's functions are observed
+counts as a wait only. The lock wait of a map lies ahead of it where its _unlocked variant takes the
+lock: all other parts and the rest make up the call. An exporter's functions are observed
 from the moment on when they were probed, soon after its first buffer is seen: one of which no call
 was ever seen is not observed. What is not observed is in the rest.
 """
@@ -223,12 +223,14 @@ def _split(
     """The parts of one kind of call, per device."""
     import pandas as pd
 
-    done = calls.loc[calls[column].notna(), [*IDENTITY, column]]
-    failures = failed.loc[failed["kind"] == call, [*IDENTITY, "call_ns"]]
-    both = pd.concat([done.rename(columns={column: "call_ns"}), failures])
+    done = calls.loc[calls[column].notna(), [*IDENTITY, "tid", "begin", column]]
+    failures = failed.loc[failed["kind"] == call, [*IDENTITY, "tid", "ts", "call_ns"]]
+    columns = [*IDENTITY, "tid", "end", "call_ns"]
+    both = pd.concat([each.set_axis(columns, axis="columns") for each in (done, failures)])
+    both = both.astype(dict.fromkeys(columns[-3:], "int64"))
     rows = both.groupby(IDENTITY)["call_ns"].agg(["size", "sum"])
     rows = rows.set_axis(["calls", "total_ns"], axis="columns").astype("Int64")
-    found = latency.split(view.waits, view.operations, IDENTITY, call)
+    found = latency.split(both, view.waits, view.operations, IDENTITY, call)
     inside = found["inside"].reindex(rows.index, fill_value=0)
     known = _observed_devices(view, rows.index)
     unprobed = set(view.probed.loc[view.probed["reason"] != "", "operation"])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -56,44 +56,55 @@ def classes(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
 
 
 def split(
-    waits: pd.DataFrame, operations: pd.DataFrame, by: list[str], call: str
+    calls: pd.DataFrame, waits: pd.DataFrame, operations: pd.DataFrame, by: list[str], call: str
 ) -> dict[str, pd.Series[int]]:
     """ns per group in the parts of a call: ``lock_wait``, ``fence_wait``, ``pin_operation``, ...
 
-    A wait within an operation of the exporter is a wait, and not that operation's time.
-    ``inside`` is what of all that lies within the call: a lock that an ``_unlocked`` variant waits
-    for ahead of the call does not. A map itself takes no lock, but an exporter's function may.
+    ``calls`` have ``tid``, ``end`` and ``call_ns``. A wait within an operation of the exporter is a
+    wait, and not that operation's time. ``inside`` is what of all that lies within the calls: the
+    wait for a lock that an ``_unlocked`` variant takes ahead of its call does not.
     """
     import pandas as pd
 
-    waits = waits.loc[waits["call"] == call, [*by, "kind", "tid", "begin", "wait_ns"]]
-    called = operations.loc[operations["call"] == call]
-    spans = pd.DataFrame(
-        {
-            "tid": called["tid"],
-            "since": called["begin"],
-            "until": called["begin"] + called["operation_ns"],
-            "operation": called["operation"],
-        }
-    )
-    waits = pd.merge_asof(
-        waits.sort_values("begin", kind="stable"),
-        spans.sort_values("since", kind="stable"),
+    waits = waits[waits["call"] == call].sort_values("begin", kind="stable").reset_index()
+    called = operations[operations["call"] == call]
+    until = called["begin"] + called["operation_ns"]
+    operation = _within(waits, called["tid"], called["begin"], until, called["operation"])
+    since = calls["end"] - calls["call_ns"]
+    is_inside = _within(waits, calls["tid"], since, calls["end"], calls["tid"]).notna()
+
+    def total(rows: pd.DataFrame, column: str) -> pd.Series[int]:
+        return rows.groupby(by)[column].sum()
+
+    parts = {f"{kind}_wait": total(waits[waits["kind"] == kind], "wait_ns") for kind in _WAITS}
+    for name in called["operation"].unique():
+        taken = total(called[called["operation"] == name], "operation_ns")
+        waited = total(waits[(operation == name).fillna(False)], "wait_ns")
+        parts[f"{name}_operation"] = taken.sub(waited, fill_value=0).astype("int64")
+    whole = pd.concat(list(parts.values())).groupby(by).sum()
+    ahead = total(waits[~is_inside], "wait_ns")
+    return {**parts, "inside": whole.sub(ahead, fill_value=0).astype("int64")}
+
+
+_WAITS: Final = ("lock", "fence")
+
+
+def _within(
+    waits: pd.DataFrame,
+    tids: pd.Series[int],
+    since: pd.Series[int],
+    until: pd.Series[int],
+    labels: pd.Series[Any],
+) -> pd.Series[Any]:
+    """The label of the span of its thread that each wait lies in, NA where in none."""
+    import pandas as pd
+
+    spans = pd.DataFrame({"tid": tids, "since": since, "until": until, "label": labels})
+    last = pd.merge_asof(
+        waits[["tid", "begin", "wait_ns"]],
+        spans.astype({"since": "int64", "until": "int64"}).sort_values("since", kind="stable"),
         left_on="begin",
         right_on="since",
         by="tid",
     )
-    nested = (waits["begin"] + waits["wait_ns"] <= waits["until"]).fillna(False)
-    parts = {
-        f"{kind}_wait": waits[waits["kind"] == kind].groupby(by)["wait_ns"].sum()
-        for kind in ("lock", "fence")
-    }
-    for operation in called["operation"].unique():
-        taken = called[called["operation"] == operation].groupby(by)["operation_ns"].sum()
-        waited = waits[nested & (waits["operation"] == operation)].groupby(by)["wait_ns"].sum()
-        parts[f"{operation}_operation"] = taken.sub(waited, fill_value=0).astype("int64")
-    ahead = (waits["kind"] == "lock") & ~nested & (call == "map")
-    before = waits[ahead].groupby(by)["wait_ns"].sum()
-    whole = pd.concat(list(parts.values())).groupby(by).sum()
-    parts["inside"] = whole.sub(before, fill_value=0).astype("int64")
-    return parts
+    return last["label"].where(last["begin"] + last["wait_ns"] <= last["until"])

@@ -138,6 +138,17 @@ def test_an_attach_is_split_into_its_parts(ask: Ask) -> None:
     ]
 
 
+def test_a_lock_wait_ahead_of_an_attach_is_not_in_it(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    k.wait(MS)
+    k.lock_wait(buffer, 20 * US)
+    k.wait(10 * US)
+    k.attach(buffer, "gpu", dur=5 * US)
+
+    assert rows(ask("devices", k), "attach_parts", "lock_wait_ns", "rest_ns") == [(20 * US, 5 * US)]
+
+
 def test_the_parts_of_one_thread_are_not_those_of_another(ask: Ask) -> None:
     k = Build()
     buffer = k.export()
