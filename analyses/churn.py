@@ -40,7 +40,7 @@ BUFFER_COLUMNS: Final = (
     Column("exporter", "text", "exporter"),
     Column("size_bytes", "bytes", "size"),
     Column("comm", "text", "exported by"),
-    Column("pid", "id", "pid"),
+    Column("pid", "id", "pid", spare=True),
     Column("exported", "count", "exported"),
     Column("released", "count", "released", spare=True),
     Column("alive_max", "count", "most alive"),
@@ -49,7 +49,7 @@ BUFFER_COLUMNS: Final = (
     Column("lifetime_p50_ns", "duration", "median life", spare=True),
     Column("export_ns", "duration", "in exports", spare=True),
     Column("surplus_ns", "duration", "in surplus"),
-    Column("surplus_share", "share", "of the trace"),
+    Column("surplus_share", "share", "of the trace", spare=True),
 )
 _MAPPED_BY: Final = ["device", "driver", "bus", "exporter", "direction", "importer"]
 _EXPORTED_BY: Final = ["exporter", "size_bytes", "comm", "pid"]

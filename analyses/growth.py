@@ -43,9 +43,9 @@ EXPORTER_COLUMNS: Final = (
     Column("warm_buffers", "count", "warmed up"),
     Column("end_buffers", "count", "at the end"),
     Column("buffers_per_s", "rate", "slope"),
-    Column("buffers_per_s_low", "rate", "low"),
-    Column("buffers_per_s_high", "rate", "high"),
-    Column("bytes_per_s", "bytes", "size/s"),
+    Column("buffers_per_s_low", "rate", "low", spare=True),
+    Column("buffers_per_s_high", "rate", "high", spare=True),
+    Column("bytes_per_s", "bytes", "size/s", spare=True),
 )
 PROCESS_COLUMNS: Final = (
     *EXPORTER_COLUMNS[:1],

@@ -4,7 +4,7 @@
 Every document has ``schema`` (raised when a key changes its meaning or goes away; new keys may
 appear) and, unless it is about the running system, ``recording``. Sizes are exact integers in
 ``_bytes``, lengths of time in ``_ns``, times in ns since the trace began where the key ends in
-``_ns``; null is *not observed*. Keys:
+``_ns``, rates per second in ``_per_s``; null is *not observed*. Keys:
 
 - an analysis: ``analysis``, ``question``, ``parameters``, ``certain``, ``doubts``, ``notes`` and
   ``tables``, an object of lists of rows;
