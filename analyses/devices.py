@@ -15,12 +15,14 @@ was ever seen is not observed. What is not observed is in the rest.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dmabuf_trace import latency
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.measure import TIMES, peak_bytes
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -35,10 +37,7 @@ _WHO: Final = (
 
 
 def _times(who: str, call: str) -> tuple[Column, ...]:
-    times = (
-        Column(f"{call}_{name}_ns", "duration", name)
-        for name in ("total", "p50", "p95", "p99", "max")
-    )
+    times = (replace(column, name=f"{call}_{column.name}") for column in TIMES)
     share = Column(f"{call}_share", "share", "of wall time", spare=True)
     return (Column(who, "text", who), *times, share)
 
@@ -199,22 +198,10 @@ def _exporters(view: View) -> pd.DataFrame:
     )
     counts["peak_bytes"] = 0
     for name, mine in buffers[["begin", "end", "size_bytes"]]:
-        counts.loc[name, "peak_bytes"] = _peak(mine, view.start)
+        counts.loc[name, "peak_bytes"] = peak_bytes(mine, view.start)
     uses = buffers[["fd_installs", "mmaps"]].sum(min_count=1)
     rows = counts.join(uses).join(latency.spent(view.buffers, ["exporter"], "export_ns", "export"))
     return _shared(view, rows, "export")
-
-
-def _peak(buffers: pd.DataFrame, start: int) -> int:
-    """Most bytes alive at once; a buffer whose end is not known counts to the end."""
-    begins = buffers["begin"].fillna(start).to_numpy(np.int64)
-    sizes = buffers["size_bytes"].fillna(0).to_numpy(np.int64)
-    is_over = buffers["end"].notna().to_numpy()
-    ends = buffers["end"].fillna(0).to_numpy(np.int64)[is_over]
-    times = np.concatenate([begins, ends])
-    changes = np.concatenate([sizes, -sizes[is_over]])
-    alive = np.cumsum(changes[np.argsort(times, kind="stable")])
-    return int(alive.max(initial=0))
 
 
 def _split(

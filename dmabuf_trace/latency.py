@@ -7,29 +7,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dmabuf_trace.measure import times
+
 if TYPE_CHECKING:
     import pandas as pd
 
-PERCENTILES: Final = (50, 95, 99)
 BAR: Final = 30
 """Length of the longest bar of a histogram."""
 
 
 def spent(table: pd.DataFrame, by: list[str], column: str, call: str) -> pd.DataFrame:
-    """Total, percentiles by nearest rank, maximum: a row per group that has any call."""
-    import pandas as pd
-
-    known = table.loc[table[column].notna(), [*by, column]]
-    groups = known.groupby(by)
-    sizes = groups.size()
-    ns = known[column].to_numpy(np.int64)
-    ordered = ns[np.lexsort((ns, groups.ngroup().to_numpy()))]
-    count = sizes.to_numpy()
-    first = np.cumsum(count) - count
-    ranks = {f"p{p}": first + (count * p + 99) // 100 - 1 for p in PERCENTILES}
-    ranks["max"] = first + count - 1
-    found = {f"{call}_{name}_ns": ordered[at] for name, at in ranks.items()}
-    return pd.DataFrame({f"{call}_total_ns": groups[column].sum(), **found}, index=sizes.index)
+    """:func:`measure.times` by group, each column named after the call."""
+    return times(table, by, column).set_index(by).drop(columns="count").add_prefix(f"{call}_")
 
 
 def classes(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
