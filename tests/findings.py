@@ -63,7 +63,7 @@ def brackets(ref: Ref, *, clean: bool) -> None:
 
 
 def devices(ref: Ref, *, clean: bool) -> None:
-    """A pin that is kept, a mapping that is left behind, a map for every frame, a fence."""
+    """A pin that is kept, a mapping that nobody gives back, a map for every frame, a fence."""
     buffer = named(ref, "pinned", ExportFlag.DYNAMIC | ExportFlag.EAGER)
     handle = ref.attach(buffer, Importer.IMP64, flags=DYNAMIC_IMPORTER)
     ref.pin(handle)
@@ -77,7 +77,9 @@ def devices(ref: Ref, *, clean: bool) -> None:
     ref.map(handle)
     if clean:
         ref.unmap(handle)
-    ref.detach(handle, force=not clean)
+        ref.detach(handle)
+    else:
+        ref.leak(handle)
     buffer = named(ref, "every-frame")
     handle = ref.attach(buffer, Importer.SEG)
     for _ in range(1 if clean else FRAMES):
