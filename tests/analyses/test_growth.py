@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from dmabuf_trace import trace
+from dmabuf_trace.analysis import records, registry
 from tests.analyses.conftest import Ask, rows
 from tests.build import KIB, MS, START, Buffer, Build, Process, S
 
@@ -181,3 +185,20 @@ def test_not_observed_is_not_level(ask: Ask) -> None:
     assert rows(unseen, "exporters") == rows(empty, "exporters") == []
     assert {table.empty for table in unseen.answer.tables} == {"not observed: release"}
     assert {table.empty for table in empty.answer.tables} == {"no buffer was seen"}
+
+
+def test_a_window_is_cut_off_at_its_ends(tmp_path: Path) -> None:
+    k = Build()
+    made = []
+    for _ in range(200):
+        made.append(k.export())
+        k.wait(MS)
+    for buffer in made:
+        k.release(buffer)
+    opened = trace.open(k.write(tmp_path / "x.dbt"))
+
+    def verdicts(part: trace.Trace) -> list[str]:
+        return [row["verdict"] for row in records(registry()["growth"](part).answer.tables[0].rows)]
+
+    assert verdicts(opened.window(START, START + 199 * MS)) == ["grows"]
+    assert verdicts(opened.window(START + 90 * MS, START + 190 * MS)) == ["grows"]
