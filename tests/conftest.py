@@ -10,6 +10,9 @@ import pytest
 from tests.vm import pins
 from tests.vm.kernels import KERNELS, Kernel
 
+LONGEST: Final = ("test_weather.py", "test_exact.py", "test_modes.py")
+"""Files whose guests take longest."""
+
 ANSWERS: Final = pytest.StashKey[dict[str, pins.Answers]]()
 """What doctor said in this run, by kernel."""
 
@@ -37,12 +40,20 @@ def kernel_of(item: pytest.Item) -> Kernel | None:
     return None
 
 
+def _turn(item: pytest.Item) -> int:
+    if item.get_closest_marker("guest") is None:
+        return len(LONGEST) + 1
+    name = item.path.name
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without ``--all-kernels`` some kernels are held to their main paths only.
 
-    Guest tests go first: where files are spread over processes, the quick ones fill what is left.
+    Guest tests go first, the longest ahead of all: where files are spread over processes, the quick
+    ones fill what is left.
     """
-    items.sort(key=lambda item: item.get_closest_marker("guest") is None)
+    items.sort(key=_turn)
     if config.getoption("all_kernels"):
         return
     left: list[pytest.Item] = []
