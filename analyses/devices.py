@@ -7,16 +7,17 @@ share of wall time is more than 100 % where several threads are in such calls at
 
 The split of attach and map has all calls, failed ones too. A wait within an exporter's function
 counts as a wait only. The lock wait of a map lies ahead of it where its _unlocked variant takes the
-lock: all other parts and the rest make up the call. An exporter's functions are observed
-from the moment on when they were probed, soon after its first buffer is seen: one of which no call
-was ever seen is not observed. What is not observed is in the rest.
+lock: all other parts and the rest make up the call. An exporter's functions are observed from the
+moment on when they were probed, soon after its first buffer is seen: calls ahead of that are not
+split. An exporter of which no call was ever seen is not observed. What is not observed is in the
+rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -210,16 +211,19 @@ def _split(
     """The parts of one kind of call, per device."""
     import pandas as pd
 
-    done = calls.loc[calls[column].notna(), [*IDENTITY, "tid", "begin", column]]
-    failures = failed.loc[failed["kind"] == call, [*IDENTITY, "tid", "ts", "call_ns"]]
-    columns = [*IDENTITY, "tid", "end", "call_ns"]
-    both = pd.concat([each.set_axis(columns, axis="columns") for each in (done, failures)])
-    both = both.astype(dict.fromkeys(columns[-3:], "int64"))
+    both = _calls(view, call, column, calls, failed)
+    since = _probed_since(view)
+    both = both[_is_after(since, both["exporter"], both["end"] - both["call_ns"])]
+    waits, operations = (
+        table[_is_after(since, table["exporter"], table["begin"])]
+        for table in (view.waits, view.operations)
+    )
     rows = both.groupby(IDENTITY)["call_ns"].agg(["size", "sum"])
     rows = rows.set_axis(["calls", "total_ns"], axis="columns").astype("Int64")
-    found = latency.split(both, view.waits, view.operations, IDENTITY, call)
+    found = latency.split(both, waits, operations, IDENTITY, call)
     inside = found["inside"].reindex(rows.index, fill_value=0)
-    known = _observed_devices(view, rows.index)
+    seen = both["exporter"].isin(_known_exporters(view))
+    known = seen.groupby([both[each] for each in IDENTITY]).all().reindex(rows.index)
     unprobed = set(view.probed.loc[view.probed["reason"] != "", "operation"])
     for name in PARTS[call]:
         if name == "rest":
@@ -235,17 +239,48 @@ def _split(
     return rows.reset_index()
 
 
+def _calls(
+    view: View, call: str, column: str, calls: pd.DataFrame, failed: pd.DataFrame
+) -> pd.DataFrame:
+    """All calls of one kind, failed ones too."""
+    import pandas as pd
+
+    exporters = view.buffers.set_index("id")["exporter"]
+    calls = calls.assign(exporter=calls["buffer_id"].map(exporters))
+    done = calls.loc[calls[column].notna(), [*IDENTITY, "exporter", "tid", "begin", column]]
+    of_kind = failed["kind"] == call
+    failures = failed.loc[of_kind, [*IDENTITY, "exporter", "tid", "ts", "call_ns"]]
+    columns = [*IDENTITY, "exporter", "tid", "end", "call_ns"]
+    both = pd.concat([each.set_axis(columns, axis="columns") for each in (done, failures)])
+    return both.astype(dict.fromkeys(columns[-3:], "int64"))
+
+
+def _probed_since(view: View) -> dict[str, int]:
+    """By exporter, from when on its functions were probed.
+
+    Which module an exporter is in is not recorded: it is taken for the one that was probed last
+    ahead of the exporter's first call that was seen.
+    """
+    probed = view.probed[view.probed["reason"] == ""].sort_values("ts")
+    times = probed["ts"].to_numpy(np.int64)
+    modules = probed["symbol"].str.split(":").str[0].to_numpy(object)
+    since = {}
+    for exporter, first in view.operations.groupby("exporter")["begin"].min().items():
+        if before := int(np.searchsorted(times, int(first), side="right")):
+            since[str(exporter)] = int(times[modules == modules[before - 1]].max())
+    return since
+
+
+def _is_after(
+    since: dict[str, int], exporters: pd.Series[str], begins: pd.Series[int]
+) -> pd.Series[bool]:
+    """What began since the functions of its exporter were probed, or has none that were."""
+    return begins >= exporters.map(since).fillna(0).astype("int64")
+
+
 def _known_exporters(view: View) -> set[str]:
     """Those of which some function was seen: their others that exist were probed with it."""
     return set(view.operations["exporter"].dropna().unique())
-
-
-def _observed_devices(view: View, devices: pd.Index[Any]) -> pd.Series[bool]:
-    """Whether a device has used a buffer of an exporter whose functions were observed."""
-    exporters = view.buffers.set_index("id")["exporter"]
-    of = view.attachments["buffer_id"].map(exporters).isin(_known_exporters(view))
-    known = of.groupby([view.attachments[each] for each in IDENTITY]).any()
-    return known.reindex(devices, fill_value=False)
 
 
 def _notes(view: View) -> Iterator[str]:
@@ -256,6 +291,14 @@ def _notes(view: View) -> Iterator[str]:
         if kind in view.missing:
             reason = view.missing[kind] or "no reason given"
             yield f"{kind} was not observed ({reason}): its time is in the rest"
+    since = _probed_since(view)
+    failed = view.errors[view.errors["device"].notna()]
+    for call, table in (("attach", view.attachments), ("map", view.mappings)):
+        calls = _calls(view, call, f"{call}_ns", table, failed)
+        is_after = _is_after(since, calls["exporter"], calls["end"] - calls["call_ns"])
+        if early := int((~is_after).sum()):
+            what = count_text(early, f"{call} call")
+            yield f"{what} ahead of the probes on the exporter's functions: not split"
     if "operation" not in view.missing and len(view.attachments):
         used = view.buffers["id"].isin(view.attachments["buffer_id"])
         unseen = set(view.buffers.loc[used, "exporter"].dropna()) - _known_exporters(view)

@@ -259,3 +259,28 @@ def test_of_nothing_there_is_nothing_to_say(ask: Ask) -> None:
 
     assert [len(table.rows) for table in result.answer.tables] == [0] * 9
     assert result.answer.notes == ()
+
+
+def test_calls_ahead_of_the_probes_are_not_split(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export(exporter="heap")
+    attachment = k.attach(buffer, "gpu", dur=US)
+    k.wait(MS)
+    k.unmap(k.map(attachment, dur=90 * US))  # whose operation nobody saw
+    k.wait(MS)
+    k.probed("map", "heap_module:heap_map")
+    k.wait(MS)
+    k.operation(buffer, "map", 3 * US)
+    k.wait(US)
+    k.unmap(k.map(attachment, dur=5 * US))
+
+    result = ask("devices", k)
+
+    columns = ("calls", "total_ns", "map_operation_ns", "rest_ns")
+    assert rows(result, "map_parts", *columns) == [(1, 5 * US, 3 * US, 2 * US)]
+    assert rows(result, "devices", "maps") == [(2,)]
+    ahead = "ahead of the probes on the exporter's functions: not split"
+    assert [note for note in result.answer.notes if ahead in note] == [
+        f"1 attach call {ahead}",
+        f"1 map call {ahead}",
+    ]
