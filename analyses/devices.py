@@ -116,6 +116,12 @@ def run(view: View, *, device: str, exporter: str) -> Answer:
     errors = failed.groupby([*IDENTITY, "kind", "error"])["call_ns"].agg(["size", "sum"])
     errors = errors.set_axis(["calls", "total_ns"], axis="columns").reset_index()
     histogram = latency.classes(view.mappings, IDENTITY, "map_ns")
+    known = _known_exporters(view)
+    since = _probed_since(view)
+    calls = {
+        call: _calls(view, call, rows, failed, since)
+        for call, rows in (("attach", view.attachments), ("map", view.mappings))
+    }
 
     def table(name: str, title: str, columns: tuple[Column, ...], rows: pd.DataFrame) -> Table:
         only = exporter if columns[0].name == "exporter" else device
@@ -127,22 +133,22 @@ def run(view: View, *, device: str, exporter: str) -> Answer:
         called = rows[rows[f"{call}_total_ns"].notna()]
         return table(call, f"Time in {call}", _times(who, call), called)
 
-    def split(call: str, column: str, calls: pd.DataFrame) -> Table:
-        rows = _split(view, call, column, calls, failed)
+    def split(call: str) -> Table:
+        rows = _split(view, call, calls[call], known, since)
         return table(f"{call}_parts", f"Where {call} spent it", _split_columns(call), rows)
 
     tables = (
         table("devices", "Importer devices", DEVICE_COLUMNS, devices),
         times("attach", devices, "device"),
-        split("attach", "attach_ns", view.attachments),
+        split("attach"),
         times("map", devices, "device"),
-        split("map", "map_ns", view.mappings),
+        split("map"),
         table("map_histogram", "Maps by their time", CLASS_COLUMNS, histogram),
         table("device_errors", "Failed calls of devices", ERROR_COLUMNS, errors),
         table("exporters", "Exporters", EXPORTER_COLUMNS, exporters),
         times("export", exporters, "exporter"),
     )
-    return Answer(tables, tuple(_notes(view)))
+    return Answer(tables, tuple(_notes(view, calls, known)))
 
 
 def _shared(view: View, rows: pd.DataFrame, *calls: str) -> pd.DataFrame:
@@ -206,24 +212,22 @@ def _exporters(view: View) -> pd.DataFrame:
 
 
 def _split(
-    view: View, call: str, column: str, calls: pd.DataFrame, failed: pd.DataFrame
+    view: View, call: str, calls: pd.DataFrame, known: set[str], since: dict[str, int]
 ) -> pd.DataFrame:
     """The parts of one kind of call, per device."""
     import pandas as pd
 
-    both = _calls(view, call, column, calls, failed)
-    since = _probed_since(view)
-    both = both[_is_after(since, both["exporter"], both["end"] - both["call_ns"])]
+    calls = calls[calls["is_split"]]
     waits, operations = (
         table[_is_after(since, table["exporter"], table["begin"])]
         for table in (view.waits, view.operations)
     )
-    rows = both.groupby(IDENTITY)["call_ns"].agg(["size", "sum"])
+    rows = calls.groupby(IDENTITY)["call_ns"].agg(["size", "sum"])
     rows = rows.set_axis(["calls", "total_ns"], axis="columns").astype("Int64")
-    found = latency.split(both, waits, operations, IDENTITY, call)
+    found = latency.split(calls, waits, operations, IDENTITY, call)
     inside = found["inside"].reindex(rows.index, fill_value=0)
-    seen = both["exporter"].isin(_known_exporters(view))
-    known = seen.groupby([both[each] for each in IDENTITY]).all().reindex(rows.index)
+    is_known = calls["exporter"].isin(known)
+    all_known = is_known.groupby([calls[each] for each in IDENTITY]).all().reindex(rows.index)
     unprobed = set(view.probed.loc[view.probed["reason"] != "", "operation"])
     for name in PARTS[call]:
         if name == "rest":
@@ -233,18 +237,19 @@ def _split(
             if name in WAITS:
                 part = part.fillna(pd.NA if name in view.missing else 0)
             elif name.removesuffix("_operation") not in unprobed:
-                part = part.mask(part.isna() & known, 0)
+                part = part.mask(part.isna() & all_known, 0)
         rows[f"{name}_ns"] = part
         rows[f"{name}_share"] = part.astype("Float64") / rows["total_ns"].replace(0, pd.NA)
     return rows.reset_index()
 
 
 def _calls(
-    view: View, call: str, column: str, calls: pd.DataFrame, failed: pd.DataFrame
+    view: View, call: str, calls: pd.DataFrame, failed: pd.DataFrame, since: dict[str, int]
 ) -> pd.DataFrame:
-    """All calls of one kind, failed ones too."""
+    """All calls of one kind, failed ones too; those that ``is_split``."""
     import pandas as pd
 
+    column = f"{call}_ns"
     exporters = view.buffers.set_index("id")["exporter"]
     calls = calls.assign(exporter=calls["buffer_id"].map(exporters))
     done = calls.loc[calls[column].notna(), [*IDENTITY, "exporter", "tid", "begin", column]]
@@ -252,7 +257,9 @@ def _calls(
     failures = failed.loc[of_kind, [*IDENTITY, "exporter", "tid", "ts", "call_ns"]]
     columns = [*IDENTITY, "exporter", "tid", "end", "call_ns"]
     both = pd.concat([each.set_axis(columns, axis="columns") for each in (done, failures)])
-    return both.astype(dict.fromkeys(columns[-3:], "int64"))
+    both = both.astype(dict.fromkeys(columns[-3:], "int64"))
+    is_split = _is_after(since, both["exporter"], both["end"] - both["call_ns"])
+    return both.assign(is_split=is_split)
 
 
 def _probed_since(view: View) -> dict[str, int]:
@@ -283,7 +290,7 @@ def _known_exporters(view: View) -> set[str]:
     return set(view.operations["exporter"].dropna().unique())
 
 
-def _notes(view: View) -> Iterator[str]:
+def _notes(view: View, calls: dict[str, pd.DataFrame], known: set[str]) -> Iterator[str]:
     unsized = int(view.mappings["size_bytes"].isna().sum())
     if unsized:
         yield f"{count_text(unsized, 'mapping')} of buffers of unknown size: not in bytes mapped"
@@ -291,17 +298,13 @@ def _notes(view: View) -> Iterator[str]:
         if kind in view.missing:
             reason = view.missing[kind] or "no reason given"
             yield f"{kind} was not observed ({reason}): its time is in the rest"
-    since = _probed_since(view)
-    failed = view.errors[view.errors["device"].notna()]
-    for call, table in (("attach", view.attachments), ("map", view.mappings)):
-        calls = _calls(view, call, f"{call}_ns", table, failed)
-        is_after = _is_after(since, calls["exporter"], calls["end"] - calls["call_ns"])
-        if early := int((~is_after).sum()):
+    for call, made in calls.items():
+        if early := int((~made["is_split"]).sum()):
             what = count_text(early, f"{call} call")
             yield f"{what} ahead of the probes on the exporter's functions: not split"
     if "operation" not in view.missing and len(view.attachments):
         used = view.buffers["id"].isin(view.attachments["buffer_id"])
-        unseen = set(view.buffers.loc[used, "exporter"].dropna()) - _known_exporters(view)
+        unseen = set(view.buffers.loc[used, "exporter"].dropna()) - known
         if unseen:
             of = ", ".join(sorted(unseen))
             yield f"no function of these exporters was observed, its time is in the rest: {of}"
