@@ -23,7 +23,8 @@ import numpy as np
 
 from dmabuf_trace import latency
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
-from dmabuf_trace.measure import TIMES, peak_bytes
+from dmabuf_trace.levels import peak_bytes
+from dmabuf_trace.measure import TIMES
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
-from dmabuf_trace.measure import TIMES, peak_bytes, times
+from dmabuf_trace.levels import peak_bytes
+from dmabuf_trace.measure import TIMES, times
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:

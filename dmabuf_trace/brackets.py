@@ -101,6 +101,11 @@ class Brackets:
         paired: Structs = rows[np.argsort(rows["id"])]
         return paired
 
+    def _close(self, new: Structs, ups: Bools) -> Structs:
+        """Match the ends among new rows and carry what has none; the rows that are over."""
+        rows = self._pair(new, ups)
+        return self._settle(rows, rows["end"] != 0)
+
     def _settle(self, rows: Structs, over: Bools) -> Structs:
         """Carry what is open; the rows that are over."""
         self.open = rows[~over]
@@ -164,8 +169,7 @@ class Vmaps(Brackets):
         touched = np.flatnonzero((vmaps | (events["kind"] == _K["vunmap"])) & (buffers != 0))
         new = self._made(events[touched], CALLER)
         new["buffer_id"] = buffers[touched]
-        rows = self._pair(new, vmaps[touched])
-        return self._settle(rows, rows["end"] != 0)
+        return self._close(new, vmaps[touched])
 
 
 class Accesses(Brackets):
@@ -184,8 +188,7 @@ class Accesses(Brackets):
         new["buffer_id"] = buffers[touched]
         new["by_driver"] = np.isin(about["kind"], _BY_DRIVERS)
         new["owner"] = np.where(new["by_driver"], 0, about["pid"])
-        rows = self._pair(new, begins[touched])
-        return self._settle(rows, rows["end"] != 0)
+        return self._close(new, begins[touched])
 
 
 def _orphans(up: Bools, start: Bools) -> Bools:

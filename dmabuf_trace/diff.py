@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Result, Table, View, doubts, pick
+from dmabuf_trace.measure import times
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def run(before: View, after: View) -> Answer:
 
 def _both(parts: list[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
     """Two tables side by side by their keys; counts that one has not are NA."""
-
     a, b = (
         part.set_index(keys).add_suffix(f"_{side}") for part, side in zip(parts, "ab", strict=True)
     )
@@ -159,28 +159,24 @@ def _calls(views: tuple[View, View]) -> pd.DataFrame:
             )
         ]
         calls = pd.concat(made).dropna(subset="ns").fillna({"exporter": "", "device": ""})
-        grouped = calls.groupby(keys)["ns"]
-        spent = {
-            f"p{share}_ns": grouped.quantile(share / 100, interpolation="lower")
-            for share in (50, 95)
-        }
-        parts.append(pd.DataFrame({"calls": grouped.size(), **spent}).reset_index())
+        spent = times(calls, keys, "ns").rename(columns={"count": "calls"})
+        parts.append(spent[[*keys, "calls", "p50_ns", "p95_ns"]])
     both = _both(parts, keys)
     both = both.fillna({f"calls_{side}": 0 for side in "ab"})
-    enough = (both["calls_a"] >= ENOUGH) & (both["calls_b"] >= ENOUGH)
-    slower = (both["p50_ns_b"] >= SLOWER * both["p50_ns_a"]) & (
-        both["p95_ns_b"] >= SLOWER * both["p95_ns_a"]
-    )
-    faster = (both["p50_ns_a"] >= SLOWER * both["p50_ns_b"]) & (
-        both["p95_ns_a"] >= SLOWER * both["p95_ns_b"]
-    )
+
+    def slower(than: str, by: str) -> pd.Series[bool]:
+        p50, p95 = (
+            both[f"{part}_ns_{by}"] >= SLOWER * both[f"{part}_ns_{than}"] for part in ("p50", "p95")
+        )
+        return (p50 & p95).fillna(False).astype(bool)
+
     verdicts = np.select(
         [
             both["calls_a"] == 0,
             both["calls_b"] == 0,
-            ~enough,
-            (enough & slower.fillna(False)).astype(bool),
-            (enough & faster.fillna(False)).astype(bool),
+            both[["calls_a", "calls_b"]].min(axis="columns") < ENOUGH,
+            slower(than="a", by="b"),
+            slower(than="b", by="a"),
         ],
         ["new", "gone", "too few", "slower", "faster"],
         default="same",

@@ -60,8 +60,7 @@ class Fds(Brackets):
         new["origin"][~ups] = FdOrigin.UNSEEN
         for stack in ("stack", "user_stack"):
             new[stack][~ups] = schema.UNKNOWN_STACK
-        rows = self._pair(new, ups)
-        return self._settle(rows, rows["end"] != 0)
+        return self._close(new, ups)
 
     def _copy(self, fork: Structs) -> None:
         """Give a child what is open in its parent's table."""

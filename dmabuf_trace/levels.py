@@ -52,6 +52,15 @@ def steps(spans: pd.DataFrame) -> tuple[Array, Array]:
     return times[order], levels
 
 
+def peak_bytes(table: pd.DataFrame, start: int) -> int:
+    """Most bytes (``size_bytes``) between ``begin`` and ``end`` at once.
+
+    What began unseen counts from ``start``, what has no known end to the end of the trace.
+    """
+    _, levels = steps(table.assign(since=table["begin"].fillna(start), until=table["end"]))
+    return int(levels[:, 1].max())
+
+
 def surplus(pools: Array, begins: Array, ends: pd.Series[int]) -> Array:
     """Of each life, whether it began while an earlier one of its pool was over and free.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What analyses measure alike: how long calls took per group, bytes at most at once."""
+"""How long calls took, per group of them."""
 
 from __future__ import annotations
 
@@ -40,18 +40,3 @@ def times(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
         found[f"p{percent}_ns"] = ns[first + (count * percent + 99) // 100 - 1]
     found["max_ns"] = ns[first + count - 1]
     return found
-
-
-def peak_bytes(table: pd.DataFrame, start: int) -> int:
-    """Most bytes (``size_bytes``) between ``begin`` and ``end`` at once.
-
-    What began unseen counts from ``start``, what has no known end to the end of the trace.
-    """
-    begins = table["begin"].fillna(start).to_numpy(np.int64)
-    sizes = table["size_bytes"].fillna(0).to_numpy(np.int64)
-    is_over = table["end"].notna().to_numpy()
-    ends = table["end"].fillna(0).to_numpy(np.int64)[is_over]
-    moments = np.concatenate([begins, ends])
-    changes = np.concatenate([sizes, -sizes[is_over]])
-    alive = np.cumsum(changes[np.argsort(moments, kind="stable")])
-    return int(alive.max(initial=0))

@@ -17,11 +17,11 @@ from dmabuf_trace.source import Array, Columns, Source, Structs, kind_names, sta
 from dmabuf_trace.tables import Flag
 
 _K: Final = schema.KIND
-_WAITS: Final = {_K["lock_wait"]: "lock", _K["fence_wait"]: "fence"}
+_WAITS: Final = (_K["lock_wait"], _K["fence_wait"])
 _VM_WRITE: Final = 0x2
 _VM_SHARED: Final = 0x8
 """include/linux/mm.h"""
-_MMAPS: Final = {_K["mmap"]: "own", _K["mmap_importer"]: "importer"}
+_MMAPS: Final = (_K["mmap"], _K["mmap_importer"])
 
 
 def errors(source: Source) -> pd.DataFrame:
@@ -88,13 +88,13 @@ def events(source: Source) -> pd.DataFrame:
     )
 
 
-def _part(source: Source, mine: Array) -> Columns:
-    """What parts of calls have in common."""
+def _part(source: Source, mine: Array, length: str) -> Columns:
+    """What parts of calls have in common; their length is the column ``length``."""
     rows = source.raw[mine]
     buffer_ids = source.rows.event_buffers[mine]
     return {
         "begin": signed(rows["ts"]) - signed(rows["dur"]),
-        "length": signed(rows["dur"]),
+        length: signed(rows["dur"]),
         **source.buffer(buffer_ids),
         "exporter": source.exporter(buffer_ids),
         **source.around(mine),
@@ -114,12 +114,10 @@ def waits(source: Source) -> pd.DataFrame:
     mine = _of_kinds(source, *_WAITS)
     rows = source.raw[mine]
     is_fence = rows["kind"] == _K["fence_wait"]
-    part = _part(source, mine)
     return pd.DataFrame(
         {
             "kind": strings(np.where(is_fence, "fence", "lock")),
-            **part,
-            "wait_ns": part["length"],
+            **_part(source, mine, "wait_ns"),
             "timed_out": pd.Series(rows["detail"] == 1, dtype="boolean").where(is_fence),
             "fence_context": gaps(rows["value"], is_fence),
             "fence_seqno": gaps(rows["aux"], is_fence),
@@ -133,12 +131,10 @@ def operations(source: Source) -> pd.DataFrame:
     mine = _of_kinds(source, _K["operation"])
     numbers = np.minimum(source.raw["detail"][mine].astype(np.int64), len(schema.OPERATIONS) + 1)
     known = np.array(["", *schema.OPERATIONS, ""], object)
-    part = _part(source, mine)
     return pd.DataFrame(
         {
             "operation": strings(known[numbers]),
-            **part,
-            "operation_ns": part["length"],
+            **_part(source, mine, "operation_ns"),
         },
         columns=list(TABLES["operations"]),
     )
@@ -149,14 +145,13 @@ def moves(source: Source) -> pd.DataFrame:
     mine = _of_kinds(source, _K["move"])
     rows = source.raw[mine]
     buffer_ids = source.rows.event_buffers[mine]
-    mapped = source.rows.mappings
     return pd.DataFrame(
         {
             "ts": signed(rows["ts"]),
             **source.buffer(buffer_ids),
             "size_bytes": source.size(buffer_ids),
             "exporter": source.exporter(buffer_ids),
-            "mappings": _alive_at(mapped, buffer_ids, rows["ts"]),
+            "mappings": _alive_at(source.rows.mappings, buffer_ids, rows["ts"]),
             "pins": _alive_at(source.rows.pins, buffer_ids, rows["ts"]),
             **source.thread(rows, rows["ts"]),
             **stacks(rows),
@@ -170,7 +165,6 @@ def _alive_at(rows: Structs, buffer_ids: Array, times: Array) -> Array:
     never = np.iinfo(np.uint64).max
     over = np.where(rows["end"] != 0, rows["end"], never)
     over[(rows["end"] == 0) & (rows["flags"] & Flag.END_LOST != 0)] = 0
-
     return _passed(rows["buffer_id"], rows["begin"], buffer_ids, times) - _passed(
         rows["buffer_id"], over, buffer_ids, times
     )

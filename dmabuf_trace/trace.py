@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pandas boundary: a recording as tables with names, units and gaps.
 
-The columns are those that :mod:`dmabuf_trace.columns` describes. A gap
-is NA: *not observed*, which is neither zero nor empty. Text comes from others and may be hostile:
-it is escaped where it is shown, not here. Must not know analyses, rendering or live tracing.
+The columns are those that :mod:`dmabuf_trace.columns` describes. A gap is NA: *not observed*, which
+is neither zero nor empty. Text comes from others and may be hostile: it is escaped where it is
+shown, not here. Must not know analyses, rendering or live tracing.
 """
 
 from __future__ import annotations

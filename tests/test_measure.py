@@ -6,7 +6,8 @@ from __future__ import annotations
 import pandas as pd
 
 from dmabuf_trace.analysis import records
-from dmabuf_trace.measure import peak_bytes, times
+from dmabuf_trace.levels import peak_bytes
+from dmabuf_trace.measure import times
 
 
 def test_percentiles_are_values_that_were_observed() -> None:
