@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Table, View, frame
+from dmabuf_trace.analysis import Analysis, Answer, Column, Table, View, pick
+from dmabuf_trace.measure import added
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS: Final = (
     Column("kind", "text", "call"),
@@ -22,15 +26,17 @@ COLUMNS: Final = (
 _BY: Final = ["kind", "error", "device", "exporter", "comm", "pid"]
 
 
-def run(view: View) -> Answer:
+def fold(view: View, before: pd.DataFrame | None) -> pd.DataFrame:
+    """Failed calls by group."""
+    since = view.errors["ts"] - view.start
+    rows = view.errors.assign(first_ns=since, last_ns=since, calls=1)
+    return added(before, rows, _BY, calls="sum", first_ns="min", last_ns="max", inode="last")
+
+
+def run(_: View, failed: pd.DataFrame) -> Answer:
     """See the module's description."""
-    rows = []
-    for key, group in view.errors.groupby(_BY, dropna=False, sort=True):
-        first, last = group["ts"].iloc[0] - view.start, group["ts"].iloc[-1] - view.start
-        times = {"first_ns": int(first), "last_ns": int(last), "calls": len(group)}
-        rows.append({**dict(zip(_BY, key, strict=True)), **times, "inode": group["inode"].iloc[-1]})
-    rows.sort(key=lambda row: -row["calls"])
-    table = Table("errors", "Failed calls", COLUMNS, frame(COLUMNS, rows), "no call failed")
+    rows = failed.sort_values("calls", ascending=False, kind="stable")
+    table = Table("errors", "Failed calls", COLUMNS, pick(COLUMNS, rows), "no call failed")
     return Answer((table,))
 
 
@@ -49,5 +55,6 @@ ANALYSIS = Analysis(
         "set_name",
     ),
     run=run,
+    fold=fold,
     report_rank=4,
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
-from dmabuf_trace.measure import TIMES, times
+from dmabuf_trace.measure import TIMES, lengths, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def _grouped(view: View, waits: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     keys = ["exporter", "device", "call", "fence_context"]
-    found = times(waits, keys, "wait_ns")
+    found = times(lengths(None, waits, keys, "wait_ns"), keys)
     ended = waits[keys].assign(timed_out=waits["timed_out"], failed=waits["error"].notna())
     counts = ended.groupby(keys, dropna=False)[["timed_out", "failed"]].sum()
     found[["timed_out", "failed"]] = counts.to_numpy(np.int64)  # groups in the same order

@@ -10,10 +10,23 @@ Without a look at the processes at the end the shape is ``unknown``.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace import holders
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, records
+from dmabuf_trace.analysis import (
+    Analysis,
+    Answer,
+    Column,
+    Param,
+    Table,
+    View,
+    frame,
+    pick,
+    records,
+    unknown_exporter,
+)
+from dmabuf_trace.measure import joined
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -59,7 +72,33 @@ BEFORE_COLUMNS: Final = tuple(
 )
 
 
-def run(view: View, *, min_age: int, exporter: str) -> Answer:
+@dataclass(frozen=True)
+class Folded:
+    """What was left behind, and the exporters that have buffers."""
+
+    outlived: pd.DataFrame | None = None
+    exporters: frozenset[str] = frozenset()
+
+
+_OUTLIVED: Final = {
+    "attachments": "attached, though the buffer was released",
+    "mappings": "mapped, though its attachment was detached",
+}
+
+
+def fold(view: View, before: Folded | None, **_: Any) -> Folded:
+    """Sort out what was left behind."""
+    before = before or Folded()
+    columns = [column.name for column in OUTLIVED_COLUMNS if column.name != "begin_ns"]
+    found = []
+    for name, what in _OUTLIVED.items():
+        table: pd.DataFrame = getattr(view, name)
+        found.append(table[table["outlived"]].assign(what=what)[[*columns, "begin"]])
+    exporters = view.buffers["exporter"].dropna().unique().tolist()
+    return Folded(joined(before.outlived, *found), before.exporters | frozenset(exporters))
+
+
+def run(view: View, folded: Folded, *, min_age: int, exporter: str) -> Answer:
     """See the module's description."""
     alive = view.buffers[view.buffers["open"]]
     if exporter:
@@ -77,7 +116,7 @@ def run(view: View, *, min_age: int, exporter: str) -> Answer:
             "outlived",
             "Left behind, against the contract",
             OUTLIVED_COLUMNS,
-            frame(OUTLIVED_COLUMNS, list(_outlived(view))),
+            _outlived(view, folded),
         ),
         Table(
             "born_before",
@@ -86,9 +125,8 @@ def run(view: View, *, min_age: int, exporter: str) -> Answer:
             frame(BEFORE_COLUMNS, older),
         ),
     )
-    return Answer(
-        tables, tuple(_notes(view, leaks, exporter)), tuple(row["inode"] for row in leaks)
-    )
+    notes = (*_notes(view, leaks), *unknown_exporter(exporter, folded.exporters))
+    return Answer(tables, notes, tuple(row["inode"] for row in leaks))
 
 
 def _rows(view: View, buffers: pd.DataFrame, held_by: dict[int, list[Row]]) -> list[Row]:
@@ -131,18 +169,13 @@ def _by_shape(leaks: list[Row]) -> pd.DataFrame:
     return frame(SHAPE_COLUMNS, rows)
 
 
-def _outlived(view: View) -> Iterator[Row]:
-    for what, table in (
-        ("attached, though the buffer was released", view.attachments),
-        ("mapped, though its attachment was detached", view.mappings),
-    ):
-        for row in records(table[table["outlived"]]):
-            begin = row["begin"]
-            since = None if begin is None else begin - view.start
-            yield {**row, "what": what, "begin_ns": since}
+def _outlived(view: View, folded: Folded) -> pd.DataFrame:
+    rows = joined(folded.outlived)
+    rows = rows.assign(begin_ns=rows["begin"] - view.start).sort_values("what", kind="stable")
+    return pick(OUTLIVED_COLUMNS, rows)
 
 
-def _notes(view: View, leaks: list[Row], exporter: str) -> Iterator[str]:
+def _notes(view: View, leaks: list[Row]) -> Iterator[str]:
     if view.looked_at is None:
         yield "who holds what was not looked up at the end: shapes are unknown"
     elif any(row["shape"] == "unknown" for row in leaks):
@@ -158,9 +191,6 @@ def _notes(view: View, leaks: list[Row], exporter: str) -> Iterator[str]:
         yield f"{count_text(apart, 'buffer')} exported by whom the filters leave out: age not known"
     if any(row["origin"] == "unknown" for row in leaks):
         yield "exports were not observed: buffers made before the trace can't be told apart"
-    if exporter and not (view.buffers["exporter"] == exporter).any():
-        known = ", ".join(sorted(view.buffers["exporter"].dropna().unique())) or "none"
-        yield f"no buffer of exporter {exporter}; exporters here: {known}"
 
 
 ANALYSIS = Analysis(
@@ -169,6 +199,7 @@ ANALYSIS = Analysis(
     needs=("buffers", *holders.NEEDS),
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
+    fold=fold,
     params=(
         Param("min_age", "duration", "", "only buffers at least this old, as 500ms or 2s"),
         Param("exporter", "text", "", "only buffers of this exporter"),

@@ -9,10 +9,15 @@ buffer, by design.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.measure import joined
 from dmabuf_trace.units import count_text, duration_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS: Final = (
     Column("inode", "id", "buffer"),
@@ -32,45 +37,60 @@ COLUMNS: Final = (
 )
 
 
-def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
-    """See the module's description."""
-    exporters = view.buffers.set_index("id")["exporter"]
-    mappings = view.mappings.assign(
-        exporter=view.mappings["buffer_id"].map(exporters),
-        begin_ns=view.mappings["begin"] - view.start,
-    )
+@dataclass(frozen=True)
+class Folded:
+    """Mappings that were held for long, and how many can't be judged."""
+
+    held: pd.DataFrame | None = None
+    orphans: int = 0
+    lost: int = 0
+
+
+def fold(view: View, before: Folded | None, *, min_age: int, device: str, exporter: str) -> Folded:
+    """Sort out what was held for long."""
+    before = before or Folded()
+    mappings = view.mappings
     held = mappings[(mappings["age_ns"] >= min_age).fillna(False)]
     if device:
         held = held[held["device"] == device]
     if exporter:
         held = held[held["exporter"] == exporter]
-    held = held.sort_values(["age_ns", "id"], ascending=[False, True])
-    held["state"] = held["open"].map({True: "mapped", False: "unmapped"})
-    held.loc[held["outlived"], "state"] = "left behind"
+    return Folded(
+        joined(before.held, held),
+        before.orphans + int(mappings["begin"].isna().sum()),
+        before.lost + int(mappings["end_lost"].sum()),
+    )
+
+
+def run(view: View, found: Folded, *, min_age: int, **_: str) -> Answer:
+    """See the module's description."""
+    held = joined(found.held).sort_values(["age_ns", "id"], ascending=[False, True])
+    state = held["open"].map({True: "mapped", False: "unmapped"})
+    state = state.mask(held["outlived"], "left behind")
+    held = held.assign(begin_ns=held["begin"] - view.start, state=state)
     title = f"Mappings held for {duration_text(min_age)} or longer"
     table = Table("mappings", title, COLUMNS, pick(COLUMNS, held), "none")
     inodes = tuple(held["inode"].dropna().unique().tolist())
-    return Answer((table,), tuple(_notes(view)), inodes)
+    return Answer((table,), tuple(_notes(found)), inodes)
 
 
-def _notes(view: View) -> Iterator[str]:
-    orphans = int(view.mappings["begin"].isna().sum())
-    if orphans:
+def _notes(found: Folded) -> Iterator[str]:
+    if found.orphans:
         yield (
-            f"{count_text(orphans, 'unmap')} without a map in the trace: mapped before it, or the "
-            "map was lost; how long they were held is not known"
+            f"{count_text(found.orphans, 'unmap')} without a map in the trace: mapped before it, "
+            "or the map was lost; how long they were held is not known"
         )
-    ended = int(view.mappings["end_lost"].sum())
-    if ended:
-        yield f"{count_text(ended, 'mapping')} with a lost end: not judged"
+    if found.lost:
+        yield f"{count_text(found.lost, 'mapping')} with a lost end: not judged"
 
 
 ANALYSIS = Analysis(
     name="mappings",
     question="Which mappings are held for long, by which device?",
-    needs=("buffers", "mappings"),
+    needs=("mappings",),
     relies_on=("map", "unmap", "attach", "detach"),
     run=run,
+    fold=fold,
     params=(
         Param("min_age", "duration", "1s", "only mappings held at least this long, as 500ms or 2s"),
         Param("device", "text", "", "only mappings of this device"),

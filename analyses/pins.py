@@ -17,7 +17,7 @@ import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
 from dmabuf_trace.levels import peak_bytes
-from dmabuf_trace.measure import TIMES, times
+from dmabuf_trace.measure import TIMES, lengths, times
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _core_pins(view: View, operations: pd.DataFrame) -> pd.DataFrame:
     importers = view.attachments.set_index("id")["importer"]
     pins = operations[(operations["call"] != "pin").fillna(False)]
     pins = pins.assign(importer=pins["attachment_id"].map(importers))
-    found = times(pins, keys, "operation_ns")
+    found = times(lengths(None, pins, keys, "operation_ns"), keys)
     failed = pins["error"].notna().groupby([pins[key] for key in keys], dropna=False).sum()
     return pick(CORE_COLUMNS, found.assign(failed=failed.to_numpy()))  # groups in the same order
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
-from dmabuf_trace.measure import TIMES, times
+from dmabuf_trace.measure import TIMES, lengths, times
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _cost(accesses: pd.DataFrame) -> pd.DataFrame:
     found = []
     for call, direction in (("begin", "direction"), ("end", "end_direction")):
         calls = sized.assign(call=call, direction=sized[direction], ns=sized[f"{call}_ns"])
-        rows = times(calls, keys, "ns")
+        rows = times(lengths(None, calls, keys, "ns"), keys)
         moved = calls[calls["ns"].notna()].groupby(keys, dropna=False)["size_bytes"]  # same order
         total = moved.sum(min_count=1).to_numpy(np.float64, na_value=np.nan)
         took = np.where(rows["total_ns"] > 0, rows["total_ns"], np.nan)

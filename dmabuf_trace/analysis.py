@@ -11,18 +11,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.units import count_text, parse_duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
-    from dmabuf_trace.trace import Trace
+    from dmabuf_trace.trace import Trace, Window
 
 PACKAGE: Final = "dmabuf_trace.analyses"
 
@@ -99,33 +101,57 @@ class Param:
             raise InputError(f"{option}: {error}", error.hint) from None
 
 
-class Run(Protocol):
-    """The function of an analysis; parameters come by name."""
-
-    def __call__(self, view: View, **params: Any) -> Answer:
-        """Answer the question."""
-
-
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """One question. ``needs`` are tables, ``relies_on`` the event kinds whose loss spoils it."""
+    """One question. ``needs`` are tables, ``relies_on`` the event kinds whose loss spoils it.
+
+    Without ``fold``, ``run(view, **params)`` answers from the tables of a whole trace. With it a
+    trace may come in stretches: ``fold(view, before, **params)`` is asked of each, ``before`` being
+    what it returned of the one ahead (None: of none), and ``run(view, folded, **params)`` of the
+    last. What it returns must not grow with the length of a trace.
+    """
 
     name: str
     question: str
     needs: tuple[str, ...]
     relies_on: tuple[str, ...]
     run: Callable[..., Answer]
+    fold: Callable[..., Any] | None = None
     params: tuple[Param, ...] = ()
     report_rank: int = 0
     """Place in the report; 0: not part of it."""
 
     def __call__(self, trace: Trace, **texts: str) -> Result:
-        """Ask ``trace``; parameters are texts, as on the command line."""
-        params = {
-            param.name: param.parse(texts.get(param.name, param.default)) for param in self.params
+        """Ask a whole ``trace``; parameters are texts, as on the command line."""
+        asked = Asked(self, **texts)
+        asked.take(trace)
+        return asked.answer(trace)
+
+
+class Asked:
+    """An analysis that is asked of a trace, stretch by stretch; parameters are texts."""
+
+    def __init__(self, analysis: Analysis, **texts: str) -> None:
+        self.analysis = analysis
+        self._params = {
+            param.name: param.parse(texts.get(param.name, param.default))
+            for param in analysis.params
         }
-        answer = self.run(View(trace, self.needs), **params)
-        return Result(self, params, answer, doubts(trace, self.relies_on))
+        self._folded: Any = None
+
+    def take(self, trace: Trace) -> None:
+        """Take a stretch."""
+        if fold := self.analysis.fold:
+            self._folded = fold(self._view(trace), self._folded, **self._params)
+
+    def answer(self, trace: Trace) -> Result:
+        """Answer, ``trace`` being the last stretch."""
+        folded = () if self.analysis.fold is None else (self._folded,)
+        answer = self.analysis.run(self._view(trace), *folded, **self._params)
+        return Result(self.analysis, self._params, answer, doubts(trace, self.analysis.relies_on))
+
+    def _view(self, trace: Trace) -> View:
+        return View(trace, self.analysis.needs)
 
 
 @dataclass(frozen=True)
@@ -148,6 +174,30 @@ class View:
             raise AttributeError(f"the analysis does not declare that it needs {name!r}")
         table: pd.DataFrame = getattr(self._trace, name)
         return table
+
+    def present(self, name: str) -> pd.DataFrame:
+        """A table with all rows that were there at some time in the stretch.
+
+        Those that came up in it are ``fresh``. Of a whole trace it is the table.
+        """
+        if name not in self._needs:
+            raise AttributeError(f"the analysis does not declare that it needs {name!r}")
+        return self._trace.present(name)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no stretch follows."""
+        return self._trace.stretch.is_last
+
+    @property
+    def since(self) -> int:
+        """When the stretch began, ns."""
+        return self._trace.since
+
+    @property
+    def until(self) -> int:
+        """When the stretch ended, ns."""
+        return self._trace.until
 
     @property
     def start(self) -> int:
@@ -252,6 +302,30 @@ def doubts(trace: Trace, relies_on: tuple[str, ...]) -> tuple[str, ...]:
     if trace.cut:
         found.append(f"may be wrong: the recording was cut ({trace.cut.reason})")
     return tuple(found)
+
+
+def ask(
+    path: Path, questions: Sequence[Asked], window: Window | None = None
+) -> tuple[Trace, tuple[Result, ...]]:
+    """Ask a recording, in stretches where all analyses allow it; its last stretch, and the answers.
+
+    Raises:
+        InputError: the file is not a recording that this version reads.
+    """
+    from dmabuf_trace.trace import stretches
+
+    in_stretches = all(asked.analysis.fold for asked in questions)
+    for stretch in stretches(path, window, at_once=not in_stretches):
+        for asked in questions:
+            asked.take(stretch)
+    return stretch, tuple(asked.answer(stretch) for asked in questions)
+
+
+def unknown_exporter(wanted: str, known: Collection[str]) -> Iterator[str]:
+    """What to say where a buffer's exporter was asked for that none has."""
+    if wanted and wanted not in known:
+        here = ", ".join(sorted(known)) or "none"
+        yield f"no buffer of exporter {wanted}; exporters here: {here}"
 
 
 @cache

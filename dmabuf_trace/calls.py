@@ -59,17 +59,45 @@ def calls_of(events: Structs) -> Ints:
     of the call that it was for: it belongs to the next call of its thread, where that is about the
     same buffer. A call whose own event is missing gives NONE.
     """
-    is_part = np.isin(events["kind"], schema.PARTS)
-    timed = np.flatnonzero(events["dur"] > 0)
-    end: NDArray[Any] = events["ts"][timed].astype(np.int64)
-    begin = end - events["dur"][timed].astype(np.int64)
-    parent = np.full(len(events), NONE, np.int64)
-    around = _around(begin, end, events["tid"][timed].astype(np.int64))
+    found = np.full(len(events), NONE, np.int64)
+    mine = _concerned(events)
+    about = events[mine]
+    is_part = np.isin(about["kind"], schema.PARTS)
+    timed = np.flatnonzero(about["dur"] > 0)
+    end: NDArray[Any] = about["ts"][timed].astype(np.int64)
+    begin = end - about["dur"][timed].astype(np.int64)
+    parent = np.full(len(about), NONE, np.int64)
+    around = _around(begin, end, about["tid"][timed].astype(np.int64))
     parent[timed[around != NONE]] = timed[around[around != NONE]]
-    found = np.where(is_part, parent, NONE)
-    while len(deeper := np.flatnonzero((found != NONE) & is_part[found])):
-        found[deeper] = parent[found[deeper]]
-    return np.where(found == NONE, _next_calls(events, is_part), found)
+    calls = np.where(is_part, parent, NONE)
+    while len(deeper := np.flatnonzero((calls != NONE) & is_part[calls])):
+        calls[deeper] = parent[calls[deeper]]
+    calls = np.where(calls == NONE, _next_calls(about, is_part), calls)
+    has = calls != NONE
+    found[mine[has]] = mine[calls[has]]
+    return found
+
+
+def _concerned(events: Structs) -> Ints:
+    """Positions of parts, and of the calls of threads that have some."""
+    is_part = np.isin(events["kind"], schema.PARTS)
+    of_threads = np.isin(events["tid"], np.unique(events["tid"][is_part]))
+    return np.flatnonzero(is_part | of_threads & (events["dur"] > 0))
+
+
+def under_way(events: Structs, calls: Ints) -> NDArray[np.bool_]:
+    """Parts that belong to none of ``calls``, and whose thread made no call since."""
+    mine = _concerned(events)
+    about = events[mine]
+    is_part = np.isin(about["kind"], schema.PARTS)
+    _, thread = np.unique(about["tid"], return_inverse=True)
+    last = np.full(len(about), NONE, np.int64)
+    called = np.flatnonzero(~is_part)
+    last[thread[called]] = called  # the last one of a thread stays
+    waiting = is_part & (calls[mine] == NONE) & (last[thread] < np.arange(len(about)))
+    found = np.zeros(len(events), np.bool_)
+    found[mine[waiting]] = True
+    return found
 
 
 def _next_calls(events: Structs, is_part: NDArray[np.bool_]) -> Ints:

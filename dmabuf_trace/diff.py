@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Result, Table, View, doubts, pick
-from dmabuf_trace.measure import times
+from dmabuf_trace.measure import lengths, times
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _calls(views: tuple[View, View]) -> pd.DataFrame:
             )
         ]
         calls = pd.concat(made).dropna(subset="ns").fillna({"exporter": "", "device": ""})
-        spent = times(calls, keys, "ns").rename(columns={"count": "calls"})
+        spent = times(lengths(None, calls, keys, "ns"), keys).rename(columns={"count": "calls"})
         parts.append(spent[[*keys, "calls", "p50_ns", "p95_ns"]])
     both = _both(parts, keys)
     both = both.fillna({f"calls_{side}": 0 for side in "ab"})
@@ -205,7 +205,7 @@ def _errors(views: tuple[View, View]) -> pd.DataFrame:
 def _notes(traces: dict[str, Trace]) -> Iterator[str]:
     for name, trace in traces.items():
         seconds = (trace.end - trace.start) / NS_PER_S
-        yield f"{name} is {trace.path}: {seconds:.3f} s, {count_text(len(trace.raw), 'event')}"
+        yield f"{name} is {trace.path}: {seconds:.3f} s, {count_text(trace.events_read, 'event')}"
     a, b = traces.values()
     for kind in sorted(a.missing.keys() ^ b.missing.keys()):
         blind = "A" if kind in a.missing else "B"

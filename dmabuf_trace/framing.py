@@ -8,6 +8,7 @@ payload. A length is bounded before it is believed. Must not know what a payload
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -39,6 +40,18 @@ def frame(kind: int, payload: Payload) -> list[Payload]:
         raise ValueError(f"a payload of {len(payload)} bytes is no block")
     head = BLOCK.pack(BLOCK_MAGIC, kind, 0, len(payload), _checksum(kind, payload))
     return [head, payload, bytes(-len(payload) % 8)]
+
+
+def skip(file: BinaryIO) -> int | None:
+    """Pass over a block; its kind, None where there is none."""
+    head = file.read(BLOCK.size)
+    if len(head) < BLOCK.size:
+        return None
+    magic, kind, zero, length, _ = BLOCK.unpack(head)
+    if magic != BLOCK_MAGIC or zero or length > MAX_PAYLOAD:
+        return None
+    file.seek(length + -length % 8, os.SEEK_CUR)
+    return int(kind)
 
 
 def read(file: BinaryIO) -> tuple[int, bytes] | Cut:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from dmabuf_trace.measure import times
+from dmabuf_trace.measure import lengths, times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,12 @@ BAR: Final = 30
 
 def spent(table: pd.DataFrame, by: list[str], column: str, call: str) -> pd.DataFrame:
     """:func:`measure.times` by group, each column named after the call."""
-    return times(table, by, column).set_index(by).drop(columns="count").add_prefix(f"{call}_")
+    return (
+        times(lengths(None, table, by, column), by)
+        .set_index(by)
+        .drop(columns="count")
+        .add_prefix(f"{call}_")
+    )
 
 
 def classes(table: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import View
+from dmabuf_trace.measure import added
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,37 @@ def steps(spans: pd.DataFrame) -> tuple[Array, Array]:
     changes = np.concatenate([made, -made[is_over]])[order]
     levels = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(changes, axis=0)])
     return times[order], levels
+
+
+def peaks(
+    before: pd.DataFrame | None, present: pd.DataFrame, keys: list[str], view: View
+) -> pd.DataFrame:
+    """``keys`` and ``peak_bytes``: most bytes (``size_bytes``) of a group at once, so far.
+
+    ``present`` are rows that were there at some time in the stretch, ``fresh`` or not, from
+    ``begin`` to ``end``. What began unseen counts from the start of the trace, what has no known
+    end to its end.
+    """
+    unseen = present["fresh"] & present["begin"].isna()
+    if before is not None:  # it was there all the time, and comes to light only now
+        late = present[unseen].groupby(keys, dropna=False)["size_bytes"].sum().rename("late")
+        before = before.join(late, on=keys)
+        before["peak_bytes"] += before.pop("late").fillna(0).astype("int64")
+    ordered = present.sort_values(keys)
+    group = ordered.groupby(keys, dropna=False).ngroup().to_numpy(np.int64)
+    is_over = ordered["end"].notna().to_numpy()
+    begins = ordered["begin"].fillna(view.start).to_numpy(np.int64)
+    times = np.concatenate([begins, ordered["end"][is_over].to_numpy(np.int64)])
+    sizes = ordered["size_bytes"].fillna(0).to_numpy(np.int64)
+    of = np.concatenate([group, group[is_over]])
+    order = np.lexsort((times, of))  # begins ahead of ends
+    levels = np.cumsum(np.concatenate([sizes, -sizes[is_over]])[order])
+    numbers, first = np.unique(of[order], return_index=True)
+    ahead = np.concatenate([[0], levels])[first]
+    found = ordered[keys].iloc[np.unique(group, return_index=True)[1]]
+    most = np.maximum.reduceat(levels, first) - ahead if len(numbers) else levels
+    rows: pd.DataFrame = found.assign(peak_bytes=np.maximum(most, 0))
+    return added(before, rows, keys, peak_bytes="max")
 
 
 def peak_bytes(table: pd.DataFrame, start: int) -> int:

@@ -79,8 +79,20 @@ class Lifecycle:
 
         One that is not watched begins a row with its first event.
         """
-        found = np.zeros(len(snapshot.buffers), BUFFER_DTYPE)
+        found = self._found(snapshot)
         watched = np.array([buffer.watched for buffer in snapshot.buffers], np.bool_)
+        self._buffers.feed_found(found[watched])
+        self._unwatched = np.concatenate([self._unwatched, found[~watched]])
+
+    def feed_known(self, snapshot: SnapshotBlock) -> None:
+        """Take the buffers of a look ahead of a window: each begins a row with its first event."""
+        found = self._found(snapshot)
+        found["flags"] |= Flag.BORN_BEFORE
+        self._unwatched = found
+
+    def _found(self, snapshot: SnapshotBlock) -> Structs:
+        """Rows without a begin, of the buffers that a look showed."""
+        found = np.zeros(len(snapshot.buffers), BUFFER_DTYPE)
         for row, buffer in zip(found, snapshot.buffers, strict=True):
             exporter = self.names.intern_exporter(buffer.exporter)
             name = self.names.intern_buffer(buffer.name)
@@ -91,8 +103,7 @@ class Lifecycle:
         found["flags"] = Flag.BEGIN_UNSEEN
         if snapshot.when == "start":
             found["flags"] |= Flag.BORN_BEFORE
-        self._buffers.feed_found(found[watched])
-        self._unwatched = np.concatenate([self._unwatched, found[~watched]])
+        return found
 
     def _watch(self, events: Structs) -> None:
         """Add the buffers that filters left aside until now, and that these events are about."""
@@ -100,6 +111,10 @@ class Lifecycle:
             now = np.isin(self._unwatched["inode"], events["buffer"])
             self._buffers.feed_found(self._unwatched[now])
             self._unwatched = self._unwatched[~now]
+
+    def known(self) -> NDArray[np.uint64]:
+        """Inode numbers of the buffers that are open, and of those released not long ago."""
+        return np.concatenate([self._buffers.open["inode"], self._buffers.released])
 
     def finish(self) -> Rows:
         """The rows that are open now; may be asked for at any time and changes nothing."""

@@ -58,9 +58,12 @@ def buffers(source: Source) -> pd.DataFrame:
 def _origins(source: Source, rows: Structs) -> Array:
     begun = rows["begin"] != 0
     born_before = rows["flags"] & Flag.BORN_BEFORE != 0
-    first = rows["inode"][begun].min(initial=np.iinfo(np.uint64).max)
     unseen = "unknown" if "export" in source.missing else "before"
-    lost = np.where(rows["inode"] > first, "unwatched" if source.by_task else "lost", unseen)
+    lost = np.where(
+        rows["inode"] > np.uint64(source.first_export),
+        "unwatched" if source.by_task else "lost",
+        unseen,
+    )
     return np.where(begun, "exported", np.where(born_before, "before", lost))
 
 
@@ -68,7 +71,7 @@ def attachments(source: Source) -> pd.DataFrame:
     """One row per attachment."""
     rows = source.rows.attachments
     begun = rows["begin"] != 0
-    of = source.rows.buffers
+    of = source.stretch.known.buffers
     released = look_up(rows["buffer_id"], of["id"], of["end"])
     is_open = rows["flags"] & Flag.OPEN != 0
     late = (released != 0) & (is_open | (rows["end"] > released))
@@ -93,7 +96,7 @@ def attachments(source: Source) -> pd.DataFrame:
 
 def _through(source: Source, rows: Structs) -> Columns:
     """What goes through an attachment: which, of which buffer, by which device."""
-    of = source.rows.attachments
+    of = source.stretch.known.attachments
     how = look_up(rows["attachment_id"], of["id"], importers(of))
     attach_seen = look_up(rows["attachment_id"], of["id"], of["begin"]) != 0
     return {

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long calls took, per group of them."""
+"""What is added up over the stretches of a trace: groups of rows, and how long calls took.
+
+What is kept does not grow with the trace. Lengths are kept as they are up to :data:`EXACT`
+different ones; beyond, those that differ by less than a thousandth become one, the longest of them.
+So percentiles are observed values (nearest rank), of long traces up to 0.1 % too long.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +25,70 @@ TIMES: Final = tuple(
 )
 """Columns of :func:`times`, without its keys and its count."""
 
+EXACT: Final = 1 << 18
+BITS: Final = 10
+"""Bits behind the first one by which lengths are told apart."""
 
-def times(table: pd.DataFrame, keys: list[str], column: str) -> pd.DataFrame:
-    """``keys``, ``count`` and :data:`TIMES` of a column of ns, a row per group, sorted by key.
 
-    Percentiles are observed values (nearest rank). A gap is no call: a group of gaps has no row.
+def joined(*parts: pd.DataFrame | None) -> pd.DataFrame:
+    """Rows of several tables, the first of which may not be there."""
+    import pandas as pd
+
+    tables = [part for part in parts if part is not None]
+    return pd.concat([table for table in tables if len(table)] or tables[-1:], ignore_index=True)
+
+
+def added(
+    before: pd.DataFrame | None, rows: pd.DataFrame, keys: list[str], /, **how: str
+) -> pd.DataFrame:
+    """Rows by group, sorted, those of the stretches ``before`` with them.
+
+    Each other column by ``sum`` (of gaps alone: a gap), ``min``, ``max``, ``first`` or ``last`` (of
+    what is no gap).
     """
-    seen = table[table[column].notna()]
-    groups = seen.groupby(keys, dropna=False).ngroup().to_numpy(np.int64)
+    import pandas as pd
+
+    groups = joined(before, rows).groupby(keys, dropna=False)
+    found = {
+        name: groups[name].sum(min_count=1) if way == "sum" else groups[name].agg(way)
+        for name, way in how.items()
+    }
+    return pd.DataFrame(found).reset_index()
+
+
+def lengths(
+    before: pd.DataFrame | None, table: pd.DataFrame, keys: list[str], column: str
+) -> pd.DataFrame:
+    """How many calls of a group took how long: ``keys``, ``ns``, ``count``, ``total_ns``.
+
+    ``column`` of ``table`` has ns; a gap is no call.
+    """
+    seen = table.loc[table[column].notna(), [*keys, column]]
     ns = seen[column].to_numpy(np.int64)
-    order = np.lexsort((ns, groups))
-    ns = ns[order]
-    _, first, count = np.unique(groups[order], return_index=True, return_counts=True)
-    found = seen[keys].iloc[order[first]].reset_index(drop=True)
-    sums: NDArray[np.int64] = np.concatenate([[0], np.cumsum(ns)])
-    found["count"] = count
-    found["total_ns"] = sums[first + count] - sums[first]
+    rows = seen[keys].assign(ns=ns, count=np.int64(1), total_ns=ns)
+    found = added(before, rows, [*keys, "ns"], count="sum", total_ns="sum")
+    if len(found) <= EXACT:
+        return found
+    spare = np.maximum(np.frexp(found["ns"].to_numpy(np.float64))[1] - 1 - BITS, 0)
+    classes = found.assign(about=found["ns"].to_numpy(np.int64) >> spare << spare)
+    kept = added(None, classes, [*keys, "about"], ns="max", count="sum", total_ns="sum")
+    return kept.drop(columns="about")
+
+
+def times(lengths: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """``keys``, ``count`` and :data:`TIMES`, a row per group, sorted by key."""
+    ordered = lengths.sort_values([*keys, "ns"], kind="stable")
+    groups = ordered.groupby(keys, dropna=False, sort=True)
+    found = groups[keys].head(1).reset_index(drop=True)
+    number = groups.ngroup().to_numpy(np.int64)
+    ns, counts = (ordered[name].to_numpy(np.int64) for name in ("ns", "count"))
+    last = np.flatnonzero(np.append(number[1:] != number[:-1], True)[: len(number)])
+    upto: NDArray[Any] = np.cumsum(counts)
+    before = np.concatenate([[0], upto[last]])[: len(last)]
+    found["count"] = upto[last] - before
+    found["total_ns"] = groups["total_ns"].sum().to_numpy(np.int64)
     for percent in PERCENTILES:
-        found[f"p{percent}_ns"] = ns[first + (count * percent + 99) // 100 - 1]
-    found["max_ns"] = ns[first + count - 1]
+        rank = (found["count"].to_numpy(np.int64) * percent + 99) // 100
+        found[f"p{percent}_ns"] = ns[np.searchsorted(upto, before + rank)]
+    found["max_ns"] = ns[last]
     return found

@@ -29,7 +29,7 @@ def errors(source: Source) -> pd.DataFrame:
     rows = source.rows.errors
     rows = rows[np.argsort(rows["ts"], kind="stable")]
     kinds = kind_names(rows["kind"])
-    of = source.rows.buffers
+    of = source.stretch.known.buffers
     exporters = np.where(
         kinds == "export", rows["name"], look_up(rows["buffer_id"], of["id"], of["exporter"])
     )
@@ -96,7 +96,6 @@ def _part(source: Source, mine: Array, length: str) -> Columns:
         "begin": signed(rows["ts"]) - signed(rows["dur"]),
         length: signed(rows["dur"]),
         **source.buffer(buffer_ids),
-        "exporter": source.exporter(buffer_ids),
         **source.around(mine),
         "error": _failures(rows),
         **source.thread(rows, rows["ts"]),
@@ -150,9 +149,8 @@ def moves(source: Source) -> pd.DataFrame:
             "ts": signed(rows["ts"]),
             **source.buffer(buffer_ids),
             "size_bytes": source.size(buffer_ids),
-            "exporter": source.exporter(buffer_ids),
-            "mappings": _alive_at(source.rows.mappings, buffer_ids, rows["ts"]),
-            "pins": _alive_at(source.rows.pins, buffer_ids, rows["ts"]),
+            "mappings": _alive_at(source.stretch.present.mappings, buffer_ids, rows["ts"]),
+            "pins": _alive_at(source.stretch.present.pins, buffer_ids, rows["ts"]),
             **source.thread(rows, rows["ts"]),
             **stacks(rows),
         },
@@ -210,11 +208,14 @@ def vmas(source: Source) -> pd.DataFrame:
 
 def holders(source: Source) -> pd.DataFrame:
     """One row per fd and VMA of the snapshots."""
-    rows = [(look.when, look.ts, holder) for look in source.looks for holder in look.holders]
+    rows = [
+        (look.when, look.ts, holder) for look in source.stretch.looks for holder in look.holders
+    ]
     found: list[Holder] = [holder for _, _, holder in rows]
     is_fd = np.array([holder.fd >= 0 for holder in found], np.bool_)
     inodes = np.array([holder.buffer for holder in found], np.uint64)
-    of = source.rows.buffers[np.argsort(source.rows.buffers["inode"], kind="stable")]
+    of = source.stretch.known.buffers
+    of = of[np.argsort(of["inode"], kind="stable")]
     buffer_ids = look_up(inodes, of["inode"], of["id"])
     return pd.DataFrame(
         {

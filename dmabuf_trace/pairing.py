@@ -126,7 +126,7 @@ class Buffers:
 
     def __init__(self) -> None:
         self.open = empty(BUFFER_DTYPE)
-        self._released = np.zeros(0, np.uint64)
+        self.released = np.zeros(0, np.uint64)
         self._last_id = 0
 
     def feed(self, events: Structs) -> tuple[Ints, Structs]:
@@ -154,7 +154,7 @@ class Buffers:
         self._last_id += int(lives.fresh.sum())
         closed, self.open = lives.end(released)
         gone = event["buffer"][released]
-        self._released = np.concatenate([self._released, gone])[-_RELEASED_KEPT:]
+        self.released = np.concatenate([self.released, gone])[-_RELEASED_KEPT:]
         ids = np.zeros(len(events), np.int64)
         ids[touched] = lives.ids(len(about))
         return ids, closed
@@ -166,7 +166,7 @@ class Buffers:
         that it is told of.
         """
         parts = np.flatnonzero(np.isin(events["kind"], schema.PARTS))
-        gone = np.isin(events["buffer"][parts], self._released)
+        gone = np.isin(events["buffer"][parts], self.released)
         released = np.flatnonzero(events["kind"] == _K["release"])
         inodes, first = np.unique(events["buffer"][released], return_index=True)
         if len(inodes):
@@ -184,7 +184,7 @@ class Buffers:
             mine = self.open["inode"] == row["inode"]
             for column in ("size", "exporter", "name"):
                 self.open[column][mine & (self.open[column] == 0)] = row[column]
-        new = found[~known & ~np.isin(found["inode"], self._released)]
+        new = found[~known & ~np.isin(found["inode"], self.released)]
         new["id"] = self._last_id + 1 + np.arange(len(new))
         self._last_id += len(new)
         self.open = np.concatenate([self.open, new])

@@ -55,23 +55,23 @@ def losses(lost: NDArray[Any], seen: NDArray[Any]) -> Iterator[Row]:
 
 
 def gaps(
-    missing: Mapping[str, str], cut: Cut | None, looks: Sequence[SnapshotBlock], no_cgroups: str
+    missing: Mapping[str, str], cut: Cut | None, unreadable: Mapping[str, int], no_cgroups: str
 ) -> Iterator[Row]:
-    """From probes that are missing, an early end, looks at the holders, unknown cgroups."""
+    """From probes that are missing, an early end, looks at the holders, unknown cgroups.
+
+    ``unreadable`` has, by when a look was, the processes that it could not look into at most.
+    """
     for kind, reason in missing.items():
         yield ("probe", kind, reason, pd.NA, pd.NA, True, "see: dmabuf-trace doctor")
     if cut:
         hint = "everything up to there is shown"
         yield ("cut", pd.NA, cut.reason, pd.NA, pd.NA, True, hint)
-    if not any(look.when == "end" for look in looks):
+    if "end" not in unreadable:
         hint = "who holds a buffer is not known"
         yield ("snapshot", pd.NA, "no snapshot at the end", pd.NA, pd.NA, False, hint)
     if no_cgroups:
         hint = "who was in which cgroup is not known"
         yield ("cgroups", pd.NA, no_cgroups, pd.NA, pd.NA, False, hint)
-    unreadable: dict[str, int] = {}
-    for look in looks:
-        unreadable[look.when] = max(unreadable.get(look.when, 0), look.unreadable)
     for when, count in unreadable.items():
         if count:
             at = when if when == "during" else f"at the {when}"

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the blocks of a recording come to: rows by the lifecycle, and what belongs to them.
 
-Must not know pandas.
+A recording is read at once, or in stretches, each of which is forgotten with the next: what has
+ended in a stretch is settled in it and comes up in no other. Must not know pandas.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import (
+    Block,
     CgroupBlock,
     EndBlock,
     EventBlock,
@@ -25,65 +29,207 @@ from dmabuf_trace.blocks import (
     StackBlock,
     UserStackBlock,
 )
+from dmabuf_trace.calls import NONE, calls_of, under_way
+from dmabuf_trace.extent import Extent
 from dmabuf_trace.lifecycle import Lifecycle
+from dmabuf_trace.reconcile import Differences, compare, settle
 from dmabuf_trace.recording import Reader
-from dmabuf_trace.tables import Rows, empty
+from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
 
 BATCH_EVENTS: Final = 1 << 16
+STRETCH_EVENTS: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Events in the order of the ring, and what they came to.
+
+    ``rows`` are settled: what is over, and of the last stretch also what stays open. ``present``
+    are all that were there at some time in it, ``known`` those and what they refer to; ids above
+    those in ``before`` came up in it. ``calls`` has, for each event that is part of a call, the
+    position of that call's event, else -1; a part whose call is under way comes up in the stretch
+    after. ``since`` and ``until``: the latest event ahead of it and in it, ns; 0: none.
+    """
+
+    raw: Structs
+    calls: Array
+    rows: Rows
+    present: Rows
+    known: Rows
+    before: dict[str, int]
+    looks: tuple[SnapshotBlock, ...]
+    since: int
+    until: int
+    is_last: bool = True
+
+    def window(self, start: int, end: int) -> Stretch:
+        """What lived or happened from ``start`` until ahead of ``end``."""
+        inside = (self.raw["ts"] >= start) & (self.raw["ts"] < end)
+        places = np.append(np.where(inside, np.cumsum(inside) - 1, NONE), NONE)
+        rows = self.rows.window(start, end, inside)
+        return replace(
+            self,
+            raw=self.raw[inside],
+            calls=places[self.calls[inside]],
+            rows=rows,
+            present=rows,
+            known=rows,
+            looks=tuple(look for look in self.looks if start <= look.ts < end),
+        )
 
 
 @dataclass(slots=True)
 class Read:
-    """What the blocks of a file hold."""
+    """What the blocks of a file hold, as far as it has been read; of a ``window`` only, in ns."""
 
+    window: tuple[int, int] | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
-    events: list[Structs] = field(default_factory=lambda: [empty(schema.EVENT_DTYPE)])
-    rows: list[Rows] = field(default_factory=list)
-    waiting: list[Structs] = field(default_factory=list)
     snapshots: dict[str, SnapshotBlock] = field(default_factory=dict)
-    looks: list[SnapshotBlock] = field(default_factory=list)
+    looked: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[str, int] = field(default_factory=dict)
     losses: Array = field(default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64))
+    seen: Array = field(default_factory=lambda: np.zeros(schema.KIND_SLOTS, np.int64))
+    events: int = 0
+    first_export: int = np.iinfo(np.int64).max
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     user_stacks: UserStackBlock = field(default_factory=lambda: UserStackBlock({}))
     probed: list[Probed] = field(default_factory=list)
+    differences: Differences = field(default_factory=Differences)
     end: EndBlock | None = None
 
-    def take(self, reader: Reader) -> None:
-        for block in reader.blocks():
-            match block:
-                case EventBlock(events):
-                    self.waiting.append(events)
-                    if sum(map(len, self.waiting)) >= BATCH_EVENTS:
-                        self.feed()
-                case NameBlock(names):
-                    self.lifecycle.feed_names(names)
-                case SnapshotBlock():
-                    self.feed()
-                    self.lifecycle.feed_snapshot(block)
-                    self.looks.append(block)
-                    self.snapshots[block.when] = block
-                case LossBlock(losses):
-                    self.losses = losses
-                case CgroupBlock(paths):
-                    self.lifecycle.names.feed_cgroups(paths)
-                case ProbedBlock(probed):
-                    self.probed.extend(probed)
-                case StackBlock(stacks):
-                    self.stacks |= stacks
-                case UserStackBlock():
-                    self.user_stacks = block
-                case EndBlock():
-                    self.end = block
-        self.feed()
-        self.rows.append(self.lifecycle.finish())
+    _events: list[Structs] = field(default_factory=lambda: [empty(schema.EVENT_DTYPE)])
+    _rows: list[Rows] = field(default_factory=list)
+    _looks: list[SnapshotBlock] = field(default_factory=list)
+    _waiting: list[Structs] = field(default_factory=list)
+    _retained: Structs = field(default_factory=lambda: empty(BUFFER_DTYPE))
+    _lost: Structs = field(default_factory=lambda: empty(BUFFER_DTYPE))
+    _last_ids: Counter[str] = field(default_factory=Counter)
+    _held: int = 0
+    _since: int = 0
+    _until: int = 0
 
-    def feed(self) -> None:
+    def stretches(self, reader: Reader, extent: Extent, events: int | None) -> Iterator[Stretch]:
+        """The recording in stretches of so many ``events`` or some more, or at once."""
+        unwanted = extent.outside(*self.window) if self.window else ()
+        for block in reader.blocks(unwanted):
+            match block:
+                case EventBlock(found):
+                    self._waiting.append(self._wanted(found))
+                    if sum(map(len, self._waiting)) >= min(BATCH_EVENTS, events or BATCH_EVENTS):
+                        self._feed()
+                    if events and sum(map(len, self._events)) >= events:
+                        yield self._stretch()
+                case SnapshotBlock():
+                    self._feed()
+                    self._look(block)
+                case _:
+                    self._take(block)
+        self._feed()
+        yield self._last()
+
+    def _feed(self) -> None:
         """Pair what is waiting: a quiet recording has thousands of blocks of a few events."""
-        if self.waiting:
-            events = np.concatenate(self.waiting)
-            self.waiting.clear()
-            self.events.append(events)
-            self.rows.append(self.lifecycle.feed(events))
+        if self._waiting:
+            events = np.concatenate(self._waiting)
+            self._waiting.clear()
+            self._events.append(events)
+            self._rows.append(self.lifecycle.feed(events))
+            self.events += len(events)
+            known = events["kind"][events["kind"] < schema.KIND_SLOTS]
+            self.seen += np.bincount(known, minlength=schema.KIND_SLOTS)
+            self._until = max(self._until, int(events["ts"].max(initial=0)))
+
+    def _wanted(self, events: Structs) -> Structs:
+        if not self.window:
+            return events
+        start, end = self.window
+        return events[(events["ts"] >= start) & (events["ts"] < end)]
+
+    def _look(self, look: SnapshotBlock) -> None:
+        if self.window and look.ts < self.window[0]:
+            self.lifecycle.feed_known(look)
+            return
+        if self.window and look.ts >= self.window[1]:
+            return
+        self.lifecycle.feed_snapshot(look)
+        self._looks.append(look)
+        self.snapshots[look.when] = look
+        self.looked[look.when] += 1
+        self.unreadable[look.when] = max(self.unreadable.get(look.when, 0), look.unreadable)
+
+    def _take(self, block: Block) -> None:
+        match block:
+            case NameBlock(names):
+                self.lifecycle.feed_names(names)
+            case LossBlock(losses):
+                self.losses = losses
+            case CgroupBlock(paths):
+                self.lifecycle.names.feed_cgroups(paths)
+            case ProbedBlock(probed):
+                self.probed.extend(probed)
+            case StackBlock(stacks):
+                self.stacks |= stacks
+            case UserStackBlock():
+                self.user_stacks = block
+            case EndBlock():
+                self.end = block
+
+    def _stretch(self) -> Stretch:
+        """What was read since the last one; what is open is left for those that follow."""
+        raw, rows = np.concatenate(self._events), Rows.join(self._rows)
+        calls = calls_of(raw)
+        later = under_way(raw, calls)
+        later[: self._held] = False  # one more stretch is all that a call gets
+        self._held = int(later.sum())
+        self._events, self._rows = [raw[later]], [_NOTHING.with_events(rows, later)]
+        places = np.append(np.cumsum(~later) - 1, NONE)  # the last one is that of no call
+        settled = rows.with_events(rows, ~later)
+        return self._made(raw[~later], places[calls[~later]], settled, self.lifecycle.finish())
+
+    def _last(self) -> Stretch:
+        """What is left, and all that stays open."""
+        opened = self.lifecycle.finish()
+        self.differences = compare(opened.buffers, self.lifecycle.known(), self.snapshots)
+        settle(opened.buffers, self.differences)
+        raw = np.concatenate(self._events)
+        return self._made(raw, calls_of(raw), Rows.join([*self._rows, opened]), None)
+
+    def _made(self, raw: Structs, calls: Array, rows: Rows, opened: Rows | None) -> Stretch:
+        present = Rows.join([rows, opened]) if opened else rows
+        exported = present.buffers["inode"][present.buffers["begin"] != 0]
+        self.first_export = min(self.first_export, int(exported.min(initial=self.first_export)))
+        stretch = Stretch(
+            raw,
+            calls,
+            rows,
+            present.with_buffers(self._lost),
+            present.with_buffers(self._retained),
+            dict(self._last_ids),
+            tuple(self._looks),
+            self._since,
+            self._until,
+            is_last=opened is None,
+        )
+        if opened:
+            self._remember(stretch, opened)
+        return stretch
+
+    def _remember(self, stretch: Stretch, opened: Rows) -> None:
+        """What the next stretch has to know of those before."""
+        self._looks.clear()
+        self._since = stretch.until
+        for name, rows in stretch.present.lives():
+            self._last_ids[name] = int(rows["id"].max(initial=self._last_ids[name]))
+        over = stretch.rows.buffers
+        self._lost = np.concatenate([self._lost, over[over["flags"] & Flag.END_LOST != 0]])
+        referred = [rows["buffer_id"] for name, rows in opened.lives() if name != "buffers"]
+        referred.append(self._rows[0].event_buffers)
+        known = stretch.known.buffers
+        gone = known[~np.isin(known["id"], opened.buffers["id"])]
+        self._retained = gone[np.isin(gone["id"], np.concatenate(referred))]
+
+
+_NOTHING: Final = Lifecycle().finish()

@@ -29,12 +29,13 @@ class Differences:
 
 
 def compare(
-    buffers: Structs, events: Structs, snapshots: Mapping[str, SnapshotBlock]
+    buffers: Structs, seen: NDArray[np.uint64], snapshots: Mapping[str, SnapshotBlock]
 ) -> Differences:
     """Compare, as far as the snapshots list all buffers.
 
-    ``buffers`` has :data:`tables.BUFFER_DTYPE`. What began after the look at the end is left out of
-    ``gone``; without a full look at the start a buffer may be older, so none is ``unknown``.
+    ``buffers`` has :data:`tables.BUFFER_DTYPE`, ``seen`` are inode numbers that events tell of.
+    What began after the look at the end is left out of ``gone``; without a full look at the start a
+    buffer may be older, so none is ``unknown``.
     """
     start, end = snapshots.get("start"), snapshots.get("end")
     if end is None or not end.complete:
@@ -44,7 +45,7 @@ def compare(
     gone = np.setdiff1d(opened["inode"], listed)
     unknown = np.zeros(0, np.uint64)
     if start is not None and start.complete:
-        known = np.union1d(events["buffer"], _inodes(start))
+        known = np.union1d(seen, _inodes(start))
         unknown = np.setdiff1d(listed, known)
     return Differences(_numbers(gone), _numbers(unknown))
 

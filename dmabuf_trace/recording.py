@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -294,6 +294,7 @@ class Reader:
                 f"has schema {version}, this dmabuf-trace reads up to {schema.VERSION}",
                 "upgrade dmabuf-trace",
             )
+        self._begin = self._file.tell()
 
     def _open(self, path: Path) -> BinaryIO:
         try:
@@ -323,22 +324,55 @@ class Reader:
             return None
         return found
 
+    def _block(self, found: tuple[int, bytes]) -> Block | None:
+        try:
+            return self._decode(*found)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            self._refuse_block()
+
+    def _refuse_block(self) -> NoReturn:
+        raise InputError(f"{self.path} has a block that is not what it claims to be") from None
+
     def _decode_json(self, payload: bytes) -> Any:
         try:
             return json.loads(payload)
         except (ValueError, RecursionError):
-            raise InputError(f"{self.path} has a block that is not what it claims to be") from None
+            self._refuse_block()
 
-    def blocks(self) -> Iterator[Block]:
-        """The blocks after the header, in file order, up to the end block or the cut."""
-        while (found := self._next()) is not None:
-            kind, payload = found
-            try:
-                block = self._decode(kind, payload)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                raise InputError(
-                    f"{self.path} has a block that is not what it claims to be"
-                ) from None
+    def heads(self, *, checked: bool) -> Iterator[tuple[int, int]]:
+        """Offset and kind of the whole blocks after the header; unchecked, no payload is read."""
+        self._file.seek(self._begin)
+        while True:
+            offset = self._file.tell()
+            if checked:
+                found = framing.read(self._file)
+                kind = None if isinstance(found, Cut) else found[0]
+            else:
+                kind = framing.skip(self._file)
+            if kind is None:
+                return
+            yield offset, kind
+
+    def block_at(self, offset: int) -> Block | None:
+        """The block there; None: it is damaged, or of a kind that is not known."""
+        self._file.seek(offset)
+        found = framing.read(self._file)
+        return None if isinstance(found, Cut) else self._block(found)
+
+    def blocks(self, unwanted: Collection[int] = ()) -> Iterator[Block]:
+        """The blocks after the header, in file order, up to the end block or the cut.
+
+        Those at ``unwanted`` offsets are passed over.
+        """
+        self._file.seek(self._begin)
+        while True:
+            if unwanted and self._file.tell() in unwanted:
+                framing.skip(self._file)
+                continue
+            found = self._next()
+            if found is None:
+                return
+            block = self._block(found)
             if block is not None:
                 yield block
             if isinstance(block, EndBlock):

@@ -11,12 +11,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dmabuf_trace.analysis import Column, Result, Table, frame, records, registry
+from dmabuf_trace.analysis import (
+    Analysis,
+    Answer,
+    Asked,
+    Column,
+    Result,
+    Table,
+    View,
+    ask,
+    pick,
+    records,
+    registry,
+)
+from dmabuf_trace.measure import added
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
-    from dmabuf_trace.trace import Trace
+    from dmabuf_trace.trace import Trace, Window
 
 TOTAL_COLUMNS: Final = (
     Column("what", "text", ""),
@@ -88,12 +103,12 @@ def recording(trace: Trace) -> Recording:
         command=tuple(map(str, command)) if isinstance(command, list) else None,
         began_ns=realtime if isinstance(realtime, int) else None,
         duration_ns=trace.end - trace.start,
-        events=len(trace.raw),
+        events=trace.events_read,
         lost_events=trace.lost_events,
         missing=trace.missing,
         operations=_operations(trace),
         filters=trace.filters,
-        looks_between=sum(look.when == "during" for look in trace.looks),
+        looks_between=trace.looks_between,
         cut=trace.cut.reason if trace.cut else None,
         ended=trace.reason or None,
     )
@@ -118,44 +133,86 @@ def _text(value: object) -> str | None:
 
 
 def report(trace: Trace) -> Report:
-    """Ask everything."""
-    shown = [analysis for analysis in registry().values() if analysis.report_rank]
-    asked = sorted(shown, key=lambda analysis: analysis.report_rank)
-    results = tuple(analysis(trace) for analysis in asked)
+    """Ask a whole trace everything."""
+    questions = _questions(every=False)
+    for asked in questions:
+        asked.take(trace)
+    return _made(trace, tuple(asked.answer(trace) for asked in questions))
+
+
+def read(path: Path, *, every: bool = False, window: Window | None = None) -> Report:
+    """Ask a recording what the report has, or ``every`` analysis that can be asked in stretches."""
+    return _made(*ask(path, _questions(every=every), window))
+
+
+def _questions(*, every: bool) -> list[Asked]:
+    known = registry().values()
+    shown = sorted((each for each in known if each.report_rank), key=lambda each: each.report_rank)
+    others = [each for each in known if every and each.fold and not each.report_rank]
+    return [Asked(analysis) for analysis in (_TOTALS, *shown, *others)]
+
+
+def _made(trace: Trace, answered: tuple[Result, ...]) -> Report:
+    (totals,) = answered[0].answer.tables
+    results = answered[1:]
     quality = trace.quality[[column.name for column in QUALITY_COLUMNS]]
     return Report(
         recording(trace),
-        Table("totals", "Totals", TOTAL_COLUMNS, frame(TOTAL_COLUMNS, list(_totals(trace)))),
+        totals,
         results,
         Table("quality", "What may be missing", QUALITY_COLUMNS, quality, "nothing: no event lost"),
-        tuple(dict.fromkeys(_next(trace, results))),
+        tuple(dict.fromkeys(_next(trace, totals, results))),
     )
 
 
-def _totals(trace: Trace) -> Iterator[dict[str, Any]]:
-    calls = (("buffers", "export"), ("attachments", "attach"), ("mappings", "map"))
-    failed = trace.errors["kind"]
-    for name, call in calls:
-        table: pd.DataFrame = getattr(trace, name)
-        begun = table["begin"].notna()
-        row = {
-            "what": name,
-            "before": int((~begun).sum()),
-            "begun": int(begun.sum()),
-            "ended": int((~table["open"]).sum()),
-            "open": int(table["open"].sum()),
-            "failed": None if call in trace.missing else int((failed == call).sum()),
-        }
-        if "size_bytes" in table:
-            row["open_bytes"] = int(table.loc[table["open"], "size_bytes"].sum())
-        yield row
+_CALLS: Final = {"buffers": "export", "attachments": "attach", "mappings": "map"}
 
 
-def _next(trace: Trace, results: tuple[Result, ...]) -> Iterator[str]:
+def _fold_totals(view: View, before: pd.DataFrame | None) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = []
+    for name, call in _CALLS.items():
+        table: pd.DataFrame = getattr(view, name)
+        begun, is_open = table["begin"].notna(), table["open"]
+        rows.append(
+            {
+                "what": name,
+                "before": (~begun).sum(),
+                "begun": begun.sum(),
+                "ended": (~is_open).sum(),
+                "open": is_open.sum(),
+                "failed": (view.errors["kind"] == call).sum(),
+                "open_bytes": (
+                    table.loc[is_open, "size_bytes"].sum() if "size_bytes" in table else pd.NA
+                ),
+            }
+        )
+    found = pd.DataFrame(rows).astype({"open_bytes": "Int64"})
+    return added(before, found, ["what"], **dict.fromkeys(found.columns[1:], "sum"))
+
+
+def _run_totals(view: View, counts: pd.DataFrame) -> Answer:
+    rows = counts.astype({"failed": "Int64"}).set_index("what").loc[list(_CALLS)].reset_index()
+    rows["failed"] = rows["failed"].mask(rows["what"].map(_CALLS).isin(view.missing))
+    return Answer((Table("totals", "Totals", TOTAL_COLUMNS, pick(TOTAL_COLUMNS, rows)),))
+
+
+_TOTALS: Final = Analysis(
+    name="totals",
+    question="How many were there?",
+    needs=(*_CALLS, "errors"),
+    relies_on=(),
+    run=_run_totals,
+    fold=_fold_totals,
+)
+
+
+def _next(trace: Trace, totals: Table, results: tuple[Result, ...]) -> Iterator[str]:
     """The first buffer of each finding, else the list of buffers."""
     file = shlex.quote(str(trace.path))
     for result in results:
         for inode in result.answer.inodes[:1]:
             yield f"dmabuf-trace show {file} {inode}"
-    if len(trace.buffers):
+    if totals.rows[["before", "begun"]].iloc[0].any():
         yield f"dmabuf-trace buffers {file}"

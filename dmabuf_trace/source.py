@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
-from dmabuf_trace.blocks import Probed, SnapshotBlock
-from dmabuf_trace.calls import NONE, calls_of
+from dmabuf_trace.blocks import Probed
+from dmabuf_trace.calls import NONE
 from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
 from dmabuf_trace.names import Names
+from dmabuf_trace.reading import Stretch
 from dmabuf_trace.tables import Flag, Rows
 
 Structs = NDArray[np.void]
@@ -29,26 +29,26 @@ Columns = dict[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Events in the order of the ring, the rows made of them, and the facts around them.
+    """What a stretch has, the rows of it that tables are about, and the facts around them.
 
     ``missing`` are event kinds that were not observed and why, ``by_task`` whether filters left out
-    what others did, ``looks`` all snapshots in order.
+    what others did, ``first_export`` the inode number of the first buffer of the trace.
     """
 
-    raw: Structs
+    stretch: Stretch
     rows: Rows
     names: Names
     start: int
     end: int
     missing: Mapping[str, str]
     by_task: bool
-    looks: Sequence[SnapshotBlock]
+    first_export: int
     probed: Sequence[Probed]
 
-    @cached_property
-    def calls(self) -> Array:
-        """Of each event that is a part, the position of its call's event in ``raw``; else -1."""
-        return calls_of(self.raw)
+    @property
+    def raw(self) -> Structs:
+        """Events in the order of the ring."""
+        return self.stretch.raw
 
     def life(self, rows: Structs) -> Columns:
         """When something began and ended, and how long it lived."""
@@ -89,19 +89,19 @@ class Source:
 
     def buffer(self, ids: Array) -> Columns:
         """A buffer by its id."""
-        of = self.rows.buffers
+        of = self.stretch.known.buffers
         inodes = look_up(ids, of["id"], of["inode"])
-        return {"buffer_id": gaps(ids, ids != 0), "inode": gaps(inodes, inodes != 0)}
-
-    def exporter(self, ids: Array) -> pd.Series[str]:
-        """The exporter of a buffer by its id."""
-        of = self.rows.buffers
-        keys = look_up(ids, of["id"], of["exporter"])
-        return texts(keys, self.names.exporter).mask(keys == 0)
+        exporters = look_up(ids, of["id"], of["exporter"])
+        return {
+            "buffer_id": gaps(ids, ids != 0),
+            "inode": gaps(inodes, inodes != 0),
+            "exporter": texts(exporters, self.names.exporter).mask(exporters == 0),
+        }
 
     def size(self, ids: Array) -> pd.Series[int]:
         """The size of a buffer by its id."""
-        sizes = look_up(ids, self.rows.buffers["id"], self.rows.buffers["size"])
+        of = self.stretch.known.buffers
+        sizes = look_up(ids, of["id"], of["size"])
         return gaps(sizes, sizes != 0)
 
     def device(self, keys: Array, known: Array | None = None) -> Columns:
@@ -122,7 +122,7 @@ class Source:
 
     def around(self, mine: Array) -> Columns:
         """The calls that events at these positions are part of: their kind and their device."""
-        calls = self.calls[mine]
+        calls = self.stretch.calls[mine]
         has = calls != NONE
         rows = self.raw[calls]
         attachments = np.where(has, self.rows.event_attachments[calls], 0)

@@ -7,7 +7,8 @@ it was not seen. Addresses and inode numbers are attributes. Must not know panda
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum, IntFlag
 from typing import Any, Final, Self
 
@@ -229,6 +230,28 @@ class Rows:
             return rows[np.argsort(rows["id"], kind="stable")] if has_ids else rows
 
         return cls(*(joined(each.name) for each in fields(cls)))
+
+    def lives(self) -> Iterator[tuple[str, NDArray[np.void]]]:
+        """The tables whose rows have ids, by name."""
+        for each in fields(self):
+            rows: NDArray[Any] = getattr(self, each.name)
+            if "id" in (rows.dtype.names or ()):
+                yield each.name, rows
+
+    def with_events(self, of: Self, mine: NDArray[np.bool_]) -> Self:
+        """The same tables, about some events of another batch."""
+        return replace(
+            self,
+            event_buffers=of.event_buffers[mine],
+            event_attachments=of.event_attachments[mine],
+        )
+
+    def with_buffers(self, more: NDArray[np.void]) -> Self:
+        """With more buffers."""
+        if not len(more):
+            return self
+        buffers = np.concatenate([self.buffers, more])
+        return replace(self, buffers=buffers[np.argsort(buffers["id"], kind="stable")])
 
     def window(self, start: int, end: int, inside: NDArray[np.bool_]) -> Self:
         """The rows that lived between two times, or happened then; ``inside`` are those events.

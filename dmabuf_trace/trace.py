@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -20,16 +20,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dmabuf_trace import lives, moments, quality, schema
+from dmabuf_trace.blocks import SnapshotBlock
+from dmabuf_trace.extent import Extent
 from dmabuf_trace.framing import Cut
 from dmabuf_trace.names import Names
-from dmabuf_trace.reading import Read
-from dmabuf_trace.reconcile import compare, settle
+from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
 from dmabuf_trace.source import Source
 from dmabuf_trace.tables import Rows
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
+
+Window = tuple[int, int]
 
 TASK_FILTERS: Final = {"--pid", "--only-command", "--comm"}
 """Options by which an export in the trace may be left out, and its buffer watched later."""
@@ -53,65 +56,90 @@ def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as
         InputError: the file is not a recording that this version reads. A recording that was cut
             is read up to its last whole block, see :attr:`Trace.cut`.
     """
+    (whole,) = stretches(path, at_once=True)
+    return whole
+
+
+def stretches(
+    path: Path | str, window: Window | None = None, *, at_once: bool = False
+) -> Iterator[Trace]:
+    """Read a recording in stretches, or ``at_once``, each as a trace of its own.
+
+    Tables have what was settled in the stretch, see :class:`reading.Stretch`: each row comes up
+    once. The last one alone knows what stays open, what was lost and who held what at the end.
+    ``window``, ns since the trace began: blocks of events outside are not read, so what began ahead
+    of it is as what began ahead of a trace.
+
+    Raises:
+        InputError: as :func:`open`.
+    """
     with Reader(Path(path)) as reader:
+        extent = Extent(reader, checked=window is None)
+        start = _dig(reader.header, "start", "monotonic_ns")
+        first, last = extent.times() or (0, 0)
+        times = (start if isinstance(start, int) else first, last)
         read = Read()
-        read.take(reader)
-        return Trace(Path(path), reader.header, read, reader.cut)
+        if window:
+            since, until = (times[0] + moment for moment in window)
+            times = (max(times[0], since), min(times[1], until))
+            read.window = times
+        for stretch in read.stretches(reader, extent, None if at_once else STRETCH_EVENTS):
+            yield Trace(Path(path), reader.header, read, stretch, times, reader.cut)
 
 
 class Trace:
     """One recording, its tables made when they are first asked for (:data:`columns.TABLES`)."""
 
-    def __init__(self, path: Path, header: dict[str, Any], read: Read, cut: Cut | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        header: dict[str, Any],
+        read: Read,
+        stretch: Stretch,
+        times: tuple[int, int],
+        cut: Cut | None,
+    ) -> None:
         self.path = path
         self.header = header
         self.cut = cut
+        self.start = times[0]
+        self.end = max(times)
         self.stacks = read.stacks
         self.user_stacks = read.user_stacks.stacks
-        self._user_stacks = read.user_stacks
         self.losses = read.losses
         self.snapshots = read.snapshots
-        self._probed = tuple(read.probed)
-        self.looks = tuple(read.looks)
         self.reason = read.end.reason if read.end else ""
         self.names: Names = read.lifecycle.names
-        self.raw: Structs = np.concatenate(read.events)
-        self.rows = Rows.join(read.rows)
-        self._end_ts = read.end.ts if read.end else 0
-        self._differences = compare(self.rows.buffers, self.raw, self.snapshots)
-        settle(self.rows.buffers, self._differences)
+        self.stretch = stretch
+        self._read = read
 
-    @cached_property
-    def start(self) -> int:
-        """When tracing began: the header's time, else the earliest that is known."""
-        start = _dig(self.header, "start", "monotonic_ns")
-        return start if isinstance(start, int) else min(self._times(), default=0)
+    @property
+    def raw(self) -> Structs:
+        """Events in the order of the ring."""
+        return self.stretch.raw
 
-    @cached_property
-    def end(self) -> int:
-        """When tracing ended; of a cut recording, the latest time in it."""
-        return max([self.start, *self._times()])
+    @property
+    def looks(self) -> tuple[SnapshotBlock, ...]:
+        """Looks at the holders, in order."""
+        return self.stretch.looks
 
-    def _times(self) -> Iterator[int]:
-        if len(self.raw):
-            yield int(self.raw["ts"].min())
-            yield int(self.raw["ts"].max())
-        yield from (snapshot.ts for snapshot in self.looks)
-        if self._end_ts:
-            yield self._end_ts
+    @property
+    def rows(self) -> Rows:
+        """What the tables are made of."""
+        return self.stretch.rows
 
     @cached_property
     def _source(self) -> Source:
         return Source(
-            self.raw,
-            self.rows,
+            self.stretch,
+            self.stretch.rows,
             self.names,
             self.start,
             self.end,
             self.missing,
             not TASK_FILTERS.isdisjoint(self.filters),
-            self.looks,
-            self._probed,
+            self._read.first_export,
+            self._read.probed,
         )
 
     @cached_property
@@ -152,17 +180,35 @@ class Trace:
         Ids are those of the whole trace, and so are begins and ends: what only partly lies within
         is there as a whole. Events, and what is made of single events, lie within.
         """
-        inside = (self.raw["ts"] >= start) & (self.raw["ts"] < end)
         part = copy.copy(self)
         for name, attribute in vars(type(self)).items():
             if isinstance(attribute, cached_property):
                 part.__dict__.pop(name, None)
-        part.raw = self.raw[inside]
-        part.rows = self.rows.window(start, end, inside)
-        part.looks = tuple(look for look in self.looks if start <= look.ts < end)
-        part.snapshots = {look.when: look for look in part.looks}
-        part.__dict__ |= {"start": max(start, self.start), "end": min(end, self.end)}
+        part.stretch = self.stretch.window(start, end)
+        part.start, part.end = max(start, self.start), min(end, self.end)
+        part.snapshots = {look.when: look for look in part.stretch.looks}
         return part
+
+    @property
+    def since(self) -> int:
+        """When this stretch began."""
+        return self.stretch.since or self.start
+
+    @property
+    def until(self) -> int:
+        """When this stretch ended."""
+        return self.end if self.stretch.is_last else self.stretch.until
+
+    def present(self, table: str) -> pd.DataFrame:
+        """As the table, with all that was there at some time in this stretch.
+
+        The flag ``fresh`` tells what came up in it.
+        """
+        if self.stretch.present is self.stretch.rows:
+            found: pd.DataFrame = getattr(self, table)
+        else:
+            found = getattr(lives, table)(replace(self._source, rows=self.stretch.present))
+        return found.assign(fresh=found["id"] > self.stretch.before.get(table, 0))
 
     # tables
 
@@ -244,17 +290,27 @@ class Trace:
     @cached_property
     def quality(self) -> pd.DataFrame:
         """One row per reason to doubt an answer; no rows: nothing is known to be missing."""
-        seen = np.bincount(self.raw["kind"], minlength=schema.KIND_SLOTS)
+        read = self._read
         return quality.frame(
             (
-                *quality.losses(self.losses, seen),
-                *quality.gaps(self.missing, self.cut, self.looks, self._no_cgroups),
-                *quality.operations(self._probed),
-                *quality.differences(self._differences),
+                *quality.losses(self.losses, read.seen),
+                *quality.gaps(self.missing, self.cut, read.unreadable, self._no_cgroups),
+                *quality.operations(read.probed),
+                *quality.differences(read.differences),
                 *quality.filters(self.filters, self.snapshots.get("start")),
-                *quality.user_stacks(self._user_stacks),
+                *quality.user_stacks(read.user_stacks),
             )
         )
+
+    @property
+    def events_read(self) -> int:
+        """Events of the recording up to here."""
+        return self._read.events
+
+    @property
+    def looks_between(self) -> int:
+        """Looks at the holders other than at the start and at the end."""
+        return self._read.looked["during"]
 
     @property
     def _no_cgroups(self) -> str:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmabuf_trace.analysis import Analysis, registry
+from dmabuf_trace.analysis import Analysis, Asked, ask, registry
 from dmabuf_trace.cli.app import app
+from dmabuf_trace.errors import InputError
+from dmabuf_trace.units import parse_duration
 
 if TYPE_CHECKING:
     from dmabuf_trace.render.table import Part
@@ -30,14 +32,42 @@ def _show(parts: Iterable[Part]) -> None:
     write(parts, sys.stdout)
 
 
+InWindow = Annotated[
+    str,
+    typer.Option(
+        metavar="FROM,TO",
+        help="Only this time since the trace began, as 90s,2m; what is older counts as made before "
+        "the trace.",
+    ),
+]
+
+
+def _window(text: str) -> tuple[int, int] | None:
+    """From when to when, ns."""
+    if not text:
+        return None
+    first, comma, last = text.partition(",")
+    try:
+        window = (parse_duration(first), parse_duration(last))
+    except InputError as error:
+        raise InputError(f"--window {text}: {error}", "as in: --window 90s,2m") from None
+    if not comma or window[0] >= window[1]:
+        raise InputError(f"--window {text} is no time", "from, comma, to: --window 90s,2m")
+    return window
+
+
 @app.command()
-def report(file: File, as_json: AsJson = False) -> None:
+def report(
+    file: File,
+    every: Annotated[bool, typer.Option("--all", help="Every analysis.")] = False,
+    window: InWindow = "",
+    as_json: AsJson = False,
+) -> None:
     """What a recording holds: totals, leaks, long-held mappings, devices, errors, quality."""
     from dmabuf_trace import report as made
-    from dmabuf_trace import trace
     from dmabuf_trace.render import machine, terminal
 
-    found = made.report(trace.open(file))
+    found = made.read(file, every=every, window=_window(window))
     if as_json:
         print(machine.report_json(found))
     else:
@@ -85,15 +115,13 @@ def diff(
         _show(terminal.result_parts(result, TERMINAL_ROWS if sys.stdout.isatty() else None))
 
 
-def _ask(analysis: Analysis, file: Path, as_json: bool, texts: dict[str, str]) -> None:
+def _ask(analysis: Analysis, file: Path, window: str, as_json: bool, texts: dict[str, str]) -> None:
     from dmabuf_trace import report as made
-    from dmabuf_trace import trace
     from dmabuf_trace.render import machine, terminal
 
-    opened = trace.open(file)
-    result = analysis(opened, **texts)
+    last, (result,) = ask(file, [Asked(analysis, **texts)], _window(window))
     if as_json:
-        print(machine.result_json(result, made.recording(opened)))
+        print(machine.result_json(result, made.recording(last)))
     else:
         limit = TERMINAL_ROWS if sys.stdout.isatty() else None
         _show(terminal.result_parts(result, limit))
@@ -102,8 +130,8 @@ def _ask(analysis: Analysis, file: Path, as_json: bool, texts: dict[str, str]) -
 def _register(analysis: Analysis) -> None:
     """Make a sub-command of an analysis: its parameters become options."""
 
-    def command(file: Path, as_json: bool, **texts: str) -> None:
-        _ask(analysis, file, as_json, texts)
+    def command(file: Path, window: str, as_json: bool, **texts: str) -> None:
+        _ask(analysis, file, window, as_json, texts)
 
     def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -114,6 +142,7 @@ def _register(analysis: Analysis) -> None:
         metavar = "TIME" if param.kind == "duration" else "TEXT"
         option = typer.Option(metavar=metavar, help=param.help, show_default=bool(param.default))
         parameters.append(parameter(param.name, Annotated[str, option], param.default))
+    parameters.append(parameter("window", InWindow, ""))
     parameters.append(parameter("as_json", AsJson, False))
     signature = inspect.Signature(parameters)
     command.__signature__ = signature  # type: ignore[attr-defined]

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a recording begins and ends, and which of its blocks hold which time, with few blocks read.
+
+Blocks of events follow each other in time; within one, and by microseconds between two, times are
+not in order. Must not know pandas.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Final
+
+from dmabuf_trace.blocks import Block, BlockKind, EndBlock, EventBlock, SnapshotBlock
+from dmabuf_trace.recording import Reader
+
+NEIGHBOURS: Final = 4
+"""Blocks of events whose times may overlap."""
+_EVENTS: Final = (BlockKind.EVENTS, BlockKind.PACKED_EVENTS)
+
+
+class Extent:
+    """Of a recording, up to its first damaged block; ``checked``: those of events are looked at.
+
+    Without, a block of events that is damaged counts, but no more than its head is read.
+    """
+
+    def __init__(self, reader: Reader, *, checked: bool) -> None:
+        self._reader = reader
+        heads = list(reader.heads(checked=checked))
+        self._events = [offset for offset, kind in heads if kind in _EVENTS]
+        others = {kind: offset for offset, kind in heads if kind not in _EVENTS}
+        self._last = [others[k] for k in (BlockKind.SNAPSHOT, BlockKind.END) if k in others]
+
+    def times(self) -> tuple[int, int] | None:
+        """The first and the last time that is known, ns; None: there is none."""
+        ends = (*self._events[:NEIGHBOURS], *self._events[-NEIGHBOURS:], *self._last)
+        times = [time for offset in ends for time in _times(self._reader.block_at(offset))]
+        return (min(times), max(times)) if times else None
+
+    def outside(self, start: int, end: int) -> frozenset[int]:
+        """Offsets of the blocks of events that hold nothing of a time."""
+        first = bisect_left(self._events, start, key=self._latest) - NEIGHBOURS
+        last = bisect_left(self._events, end, key=self._latest) + NEIGHBOURS
+        return frozenset((*self._events[: max(first, 0)], *self._events[last:]))
+
+    def _latest(self, offset: int) -> int:
+        return max(_times(self._reader.block_at(offset)), default=0)
+
+
+def _times(block: Block | None) -> tuple[int, ...]:
+    match block:
+        case EventBlock(events) if len(events):
+            return int(events["ts"].min()), int(events["ts"].max())
+        case SnapshotBlock(ts=ts) | EndBlock(ts=ts):
+            return (ts,)
+    return ()
