@@ -112,16 +112,21 @@ class Read:
     _until: int = 0
 
     def stretches(self, reader: Reader, extent: Extent, events: int | None) -> Iterator[Stretch]:
-        """The recording in stretches of so many ``events`` or some more, or at once."""
+        """The recording in stretches of so many ``events`` or some more, or at once.
+
+        None ends between two events of the same time: what ends then may end ahead of what begins.
+        """
         unwanted = extent.outside(*self.window) if self.window else ()
         for block in reader.blocks(unwanted):
             match block:
                 case EventBlock(found):
-                    self._waiting.append(self._wanted(found))
-                    if sum(map(len, self._waiting)) >= min(BATCH_EVENTS, events or BATCH_EVENTS):
+                    wanted = self._wanted(found)
+                    if events and self._are(events) and not self._goes_on(wanted):
                         self._feed()
-                    if events and sum(map(len, self._events)) >= events:
                         yield self._stretch()
+                    self._waiting.append(wanted)
+                    if sum(map(len, self._waiting)) >= BATCH_EVENTS:
+                        self._feed()
                 case SnapshotBlock():
                     self._feed()
                     self._look(block)
@@ -129,6 +134,17 @@ class Read:
                     self._take(block)
         self._feed()
         yield self._last()
+
+    def _are(self, events: int) -> bool:
+        """Whether there are so many since the last stretch."""
+        return sum(len(part) for part in (*self._events, *self._waiting)) >= events
+
+    def _goes_on(self, events: Structs) -> bool:
+        """Whether these begin at the very time at which those before ended."""
+        before = next(
+            (part for part in (*self._waiting[::-1], self._events[-1]) if len(part)), None
+        )
+        return before is None or not len(events) or before["ts"][-1] == events["ts"][0]
 
     def _feed(self) -> None:
         """Pair what is waiting: a quiet recording has thousands of blocks of a few events."""

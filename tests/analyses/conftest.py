@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dmabuf_trace import trace
+from dmabuf_trace import analysis as analyses
+from dmabuf_trace import gather, trace
 from dmabuf_trace.analysis import Result, records, registry
 from tests.build import Build
 
@@ -18,14 +19,36 @@ Ask = Callable[..., Result]
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """Ask an analysis: ``ask("leaks", build, min_age="1s")``; ``cut`` leaves the end out."""
+    """Ask an analysis: ``ask("leaks", build, min_age="1s")``; ``cut`` leaves the end out.
+
+    One that folds is asked a second time, of stretches of one event each, and has to answer alike.
+    """
 
     def asked(name: str, build: Build, *, cut: bool = False, **texts: str) -> Result:
         path = tmp_path / "x.dbt"
         path.unlink(missing_ok=True)
-        return registry()[name](trace.open(build.write(path, cut=cut)), **texts)
+        analysis = registry()[name]
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(gather, "PACKED_EVENTS", 1)
+            monkeypatch.setattr(trace, "STRETCH_EVENTS", 1)
+            result = analysis(trace.open(build.write(path, cut=cut)), **texts)
+            if analysis.fold:
+                _, (again,) = analyses.ask(path, [analyses.Asked(analysis, **texts)])
+                alike(again, result)
+        return result
 
     return asked
+
+
+def alike(one: Result, other: Result) -> None:
+    """Two results say the same."""
+    assert one.answer.notes == other.answer.notes
+    assert one.answer.inodes == other.answer.inodes
+    assert one.doubts == other.doubts
+    for mine, theirs in zip(one.answer.tables, other.answer.tables, strict=True):
+        assert mine.name == theirs.name
+        assert records(mine.rows) == records(theirs.rows), mine.name
+        assert mine.empty == theirs.empty
 
 
 def rows(result: Result, table: str, *columns: str) -> list[tuple[Any, ...]]:
