@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes an event: a recording of five busy minutes beside the same events in other tools' formats.
 
-The events come from :mod:`tests.bench.generate`, in batches as the drain's rhythm makes them; the
-recording is written by the product's writer and read back. The others are encoded by
+The events come from :mod:`tests.bench.generate`; the recording is written by the product's writer,
+as :mod:`tests.bench.recorded` has it, and read back. The others are encoded by
 :mod:`tests.bench.formats`.
 """
 
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import EventBlock
-from dmabuf_trace.recording import Reader, Writer
-from dmabuf_trace.session import DRAIN_SECONDS
+from dmabuf_trace.recording import Reader
 from tests.bench import formats
 from tests.bench.generate import Generator
+from tests.bench.recorded import record
 
 MINUTES: Final = 5
 LEVEL: Final = 6
@@ -34,23 +34,6 @@ OTHERS: Final[dict[str, Callable[[NDArray[np.void]], bytes]]] = {
     "perf.data: samples of kprobe events": formats.perf,
     "Perfetto: slices and instants with arguments": formats.perfetto,
 }
-
-
-def record(path: Path, generator: Generator) -> NDArray[np.void]:
-    """Write what a recorder would have written; the events."""
-    parts = []
-    period = np.uint64(DRAIN_SECONDS * 1e9)
-    with Writer(path) as writer:
-        writer.begin({"bench": "file"})
-        writer.write_names(generator.names())
-        for part in generator.slices():
-            parts.append(part)
-            drains = part["ts"] // period
-            for batch in np.split(part, np.flatnonzero(np.diff(drains)) + 1):
-                writer.write_events(batch)
-        events = np.concatenate(parts)
-        writer.finish(int(events["ts"][-1]), "duration over")
-    return events
 
 
 def read_back(path: Path) -> NDArray[np.void]:
@@ -66,7 +49,9 @@ def figures() -> str:
     """The table."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "file.dbt"
-        events = record(path, Generator(MINUTES * 60))
+        parts: list[NDArray[np.void]] = []
+        record(path, Generator(MINUTES * 60), parts.append)
+        events = np.concatenate(parts)
         if read_back(path).tobytes() != events.tobytes():
             sys.exit("bench: the recording holds other events than were written")
         ours = path.stat().st_size / len(events)
