@@ -54,6 +54,10 @@ def cost(kernel: str) -> str:
     return cost_text(kernel, json.loads(done.stdout))
 
 
+def _sizes(options: argparse.Namespace) -> Sequence[int]:
+    return options.events or (report.ALL_SIZES if options.all_sizes else report.SIZES)
+
+
 def _each(run: Callable[[str], str], kernels: Sequence[str]) -> str:
     return "\n\n".join(run(kernel) for kernel in kernels)
 
@@ -64,7 +68,7 @@ BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], str]]] = {
     "drain": lambda options: drain.figures(options.folder),
     "paced": lambda options: paced.figures(options.seconds, options.folder),
     "file": lambda _: file.figures(),
-    "report": lambda options: report.figures(options.events or report.SIZES, options.folder),
+    "report": lambda options: report.figures(_sizes(options), options.folder),
 }
 
 
@@ -87,6 +91,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="paced: how long (default: 60)")
     parser.add_argument(
         "--events", type=int, action="append", help="report: of a recording; may be repeated"
+    )
+    parser.add_argument(
+        "--all-sizes",
+        action="store_true",
+        help="report: 100 M events as well, a quarter of an hour",
     )
     parser.add_argument("--folder", type=Path, help="drain, paced, report: where files are written")
     parser.add_argument("--write", action="store_true", help="write the figures into the README")
