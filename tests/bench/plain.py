@@ -22,6 +22,10 @@ PAIRS: Final = (
     ("attach", "detach", "object"),
     ("map", "unmap", "value"),
     ("fd_install", "fd_close", "object"),
+    ("pin", "unpin", "object"),
+    ("vmap", "vunmap", "object"),
+    ("cpu_begin", "cpu_end", "buffer"),
+    ("kernel_begin", "kernel_end", "buffer"),
 )
 COLUMNS: Final = np.dtype(
     [(name, schema.EVENT_DTYPE[name]) for name in ("ts", "kind", "buffer", "object", "value")]
