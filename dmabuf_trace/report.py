@@ -55,6 +55,7 @@ QUALITY_COLUMNS: Final = (
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Facts about a file; gaps are None. ``missing`` are event kinds that were not observed,
+    ``window_ns`` from when to when it was asked, since it began, where not of all of it,
     ``filters`` the options that chose what was recorded, ``looks_between`` the looks at the holders
     other than at the start and at the end. ``operations`` has, by module ("": the kernel itself),
     ns since the trace began from which on all its exporters' functions were probed.
@@ -68,6 +69,7 @@ class Recording:
     command: tuple[str, ...] | None
     began_ns: int | None
     duration_ns: int
+    window_ns: tuple[int, int] | None
     events: int
     lost_events: int
     missing: dict[str, str]
@@ -102,7 +104,8 @@ def recording(trace: Trace) -> Recording:
         tool=_text(trace.header.get("tool")),
         command=tuple(map(str, command)) if isinstance(command, list) else None,
         began_ns=realtime if isinstance(realtime, int) else None,
-        duration_ns=trace.end - trace.start,
+        duration_ns=trace.duration_ns,
+        window_ns=trace.window_ns,
         events=trace.events_read,
         lost_events=trace.lost_events,
         missing=trace.missing,

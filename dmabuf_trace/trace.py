@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import lives, moments, quality, schema
 from dmabuf_trace.blocks import SnapshotBlock
+from dmabuf_trace.errors import InputError
 from dmabuf_trace.extent import Extent
-from dmabuf_trace.framing import Cut
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
 from dmabuf_trace.source import Source
 from dmabuf_trace.tables import Rows
+from dmabuf_trace.units import duration_text
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
@@ -71,39 +72,39 @@ def stretches(
     of it is as what began ahead of a trace.
 
     Raises:
-        InputError: as :func:`open`.
+        InputError: as :func:`open`, or the trace has nothing of that time.
     """
     with Reader(Path(path)) as reader:
         extent = Extent(reader, checked=window is None)
         start = _dig(reader.header, "start", "monotonic_ns")
         first, last = extent.times() or (0, 0)
-        times = (start if isinstance(start, int) else first, last)
-        read = Read()
-        if window:
-            since, until = (times[0] + moment for moment in window)
-            times = (max(times[0], since), min(times[1], until))
-            read.window = times
+        whole = (start if isinstance(start, int) else first, last)
+        part = _part(whole, window, reader.path) if window else None
+        read = Read(part)
         for stretch in read.stretches(reader, extent, None if at_once else STRETCH_EVENTS):
-            yield Trace(Path(path), reader.header, read, stretch, times, reader.cut)
+            yield Trace(reader, read, stretch, whole, part)
+
+
+def _part(whole: Window, window: Window, path: Path) -> Window:
+    part = (whole[0] + window[0], min(whole[0] + window[1], whole[1] + 1))
+    if part[0] >= part[1]:
+        after = duration_text(whole[1] - whole[0])
+        raise InputError(f"{path} has nothing of that time", f"it ends after {after}")
+    return part
 
 
 class Trace:
     """One recording, its tables made when they are first asked for (:data:`columns.TABLES`)."""
 
     def __init__(
-        self,
-        path: Path,
-        header: dict[str, Any],
-        read: Read,
-        stretch: Stretch,
-        times: tuple[int, int],
-        cut: Cut | None,
+        self, reader: Reader, read: Read, stretch: Stretch, whole: Window, part: Window | None
     ) -> None:
-        self.path = path
-        self.header = header
-        self.cut = cut
-        self.start = times[0]
-        self.end = max(times)
+        self.path = reader.path
+        self.header = reader.header
+        self.cut = reader.cut
+        self.start, self.end = part or (whole[0], max(whole))
+        self.duration_ns = max(whole) - whole[0]
+        self.window_ns = part and (part[0] - whole[0], min(part[1], whole[1]) - whole[0])
         self.stacks = read.stacks
         self.user_stacks = read.user_stacks.stacks
         self.losses = read.losses

@@ -46,14 +46,16 @@ def _window(text: str) -> tuple[int, int] | None:
     """From when to when, ns."""
     if not text:
         return None
-    first, comma, last = text.partition(",")
+    hint = "as in: --window 90s,2m"
     try:
-        window = (parse_duration(first), parse_duration(last))
+        first, last = map(parse_duration, text.split(","))
     except InputError as error:
-        raise InputError(f"--window {text}: {error}", "as in: --window 90s,2m") from None
-    if not comma or window[0] >= window[1]:
-        raise InputError(f"--window {text} is no time", "from, comma, to: --window 90s,2m")
-    return window
+        raise InputError(f"--window {text}: {error}", hint) from None
+    except ValueError:
+        raise InputError(f"--window {text} has not one comma", hint) from None
+    if first >= last:
+        raise InputError(f"--window {text} ends ahead of its begin", hint)
+    return first, last
 
 
 @app.command()

@@ -47,6 +47,9 @@ def recording_parts(recording: Recording) -> Iterator[Part]:
     yield line(
         f"  command  {shlex.join(recording.command) if recording.command else 'whole system'}"
     )
+    if recording.window_ns:
+        first, last = map(duration_text, recording.window_ns)
+        yield line(f"  window   {first} to {last}: what is older counts as made before")
     if recording.filters:
         yield line(f"  recorded with: {shlex.join(recording.filters)}")
     if recording.looks_between:
