@@ -117,17 +117,21 @@ class _ThroughAttachments(Brackets):
     """What importers do through an attachment, and what ends with it."""
 
     def __init__(
-        self, dtype: np.dtype[np.void], keys: tuple[str, ...], begin: str, end: str, fields: Fields
+        self,
+        dtype: np.dtype[np.void],
+        keys: tuple[str, ...],
+        kinds: tuple[str, str],
+        fields: Fields,
+        end_fields: Fields = (),
     ) -> None:
-        super().__init__(dtype, keys, ())
-        self._kinds = (_K[begin], _K[end])
+        super().__init__(dtype, keys, end_fields)
+        self._begin, self._end = (_K[kind] for kind in kinds)
         self._fields = fields
 
     def feed(self, events: Structs, buffers: Ints, attachments: Ints, ended: Structs) -> Structs:
         """``ended`` are the attachments that this batch closed: what is open closes with them."""
-        begin, end = self._kinds
-        begins = (events["kind"] == begin) & (events["ret"] >= 0)
-        touched = np.flatnonzero((begins | (events["kind"] == end)) & (attachments != 0))
+        begins = (events["kind"] == self._begin) & (events["ret"] >= 0)
+        touched = np.flatnonzero((begins | (events["kind"] == self._end)) & (attachments != 0))
         new = self._made(events[touched], self._fields)
         new["buffer_id"], new["attachment_id"] = buffers[touched], attachments[touched]
         rows = self._pair(new, begins[touched])
@@ -148,14 +152,16 @@ class Mappings(_ThroughAttachments):
     """
 
     def __init__(self) -> None:
-        super().__init__(MAPPING_DTYPE, ("sgt", "attachment_id"), "map", "unmap", _MAP_FIELDS)
+        ends = (("end_detail", "detail"),)
+        keys = ("sgt", "attachment_id")
+        super().__init__(MAPPING_DTYPE, keys, ("map", "unmap"), _MAP_FIELDS, ends)
 
 
 class Pins(_ThroughAttachments):
     """Pins that importers made, by attachment; those of one attachment are counted."""
 
     def __init__(self) -> None:
-        super().__init__(PIN_DTYPE, ("attachment_id",), "pin", "unpin", _PIN_FIELDS)
+        super().__init__(PIN_DTYPE, ("attachment_id",), ("pin", "unpin"), _PIN_FIELDS)
 
 
 class Vmaps(Brackets):

@@ -111,13 +111,15 @@ def _through(source: Source, rows: Structs) -> Columns:
 def mappings(source: Source) -> pd.DataFrame:
     """One row per mapping."""
     rows = source.rows.mappings
-    begun = rows["begin"] != 0
+    begun, ended = rows["begin"] != 0, rows["end"] != 0
+    told = np.where(begun, rows["detail"], rows["end_detail"])
     directions = np.array(schema.DIRECTIONS, object)
     return pd.DataFrame(
         {
             "id": rows["id"],
             **_through(source, rows),
-            "direction": strings(directions[rows["detail"] & schema.MAP_DIRECTION]),
+            "direction": strings(directions[told & schema.MAP_DIRECTION]),
+            "end_direction": strings(directions[rows["end_detail"] & schema.MAP_DIRECTION], ended),
             "entries": gaps(rows["detail"] >> schema.MAP_ENTRIES_SHIFT, begun),
             "cached": truths(rows["detail"] & schema.MAP_CACHED != 0, begun),
             **source.life(rows),

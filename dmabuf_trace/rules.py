@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from dmabuf_trace import schema
 from dmabuf_trace.analysis import View
 
@@ -149,19 +147,9 @@ def _unmap_once(facts: Facts) -> Found:
 
 
 def _unmap_direction(facts: Facts) -> Found:
-    key = ["attachment_id", "sgt", "end"]
     maps = facts.table("mappings")
-    maps = maps[maps["end"].notna()].astype({"attachment_id": "Int64", "end": "Int64"})
-    events = facts.view.events
-    unmaps = events.loc[events["kind"] == "unmap", ["attachment_id", "value", "ts", "detail"]]
-    unmaps = unmaps.set_axis([*key, "told"], axis="columns").astype({"end": "Int64"})
-    # the n-th for the n-th, as mappings are paired, where one sg_table is given back twice at once
-    maps = maps.assign(nth=maps.groupby(key).cumcount())
-    unmaps = unmaps.assign(nth=unmaps.groupby(key).cumcount())
-    both = maps.merge(unmaps, on=[*key, "nth"])
-    both = both[both["begin"].notna()]
-    told = np.array(schema.DIRECTIONS, object)[both["told"].to_numpy() & schema.MAP_DIRECTION]
-    other = both[both["direction"].to_numpy(object) != told]
+    both = maps[maps["begin"].notna() & maps["end"].notna()]
+    other = both[both["direction"] != both["end_direction"]]
     return Found(len(both), _broken((other, "end", "unmapped with another direction")))
 
 

@@ -89,12 +89,13 @@ MAPPING_DTYPE: Final = np.dtype(
         ("pid", "<u4"),
         ("tid", "<u4"),
         ("detail", "<u4"),
+        ("end_detail", "<u4"),
         ("flags", "<i4"),
     ]
 )
 """A mapping from the return of map to the entry of unmap; ``dur`` is the map call's length.
 
-``detail`` is that of the event."""
+``detail`` and ``end_detail`` are those of the events."""
 
 PIN_DTYPE: Final = np.dtype(
     [

@@ -167,9 +167,10 @@ class _Reference:
         if kind == "unmap":
             row = self._live(self.mappings, attachment_id=attachment["id"], sgt=event["value"])
             if row:
-                row["end"] = event["ts"]
+                row.update(end=event["ts"], end_detail=event["detail"])
             else:
-                new.update(end=event["ts"], flags=Flag.BEGIN_UNSEEN)
+                new.update(end=event["ts"], detail=0, end_detail=event["detail"])
+                new["flags"] = Flag.BEGIN_UNSEEN
                 self._add(self.mappings, new)
 
     def _end(self, rows: list[Row], new: Row, **keys: int) -> None:

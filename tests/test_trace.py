@@ -48,6 +48,7 @@ def test_entries_and_cached_mappings(file: Path) -> None:
     attachment = k.attach(k.export())
     first = k.map(attachment, "to_device", entries=4)
     k.map(attachment, "to_device", sgt=first.sgt, entries=4)
+    k.unmap(first, "bidirectional")
     k.unmap(Mapping(attachment, 1234), "from_device")
 
     table = trace.open(k.write(file)).mappings
@@ -55,6 +56,7 @@ def test_entries_and_cached_mappings(file: Path) -> None:
     assert table["entries"].tolist() == [4, 4, pd.NA]
     assert table["cached"].tolist() == [False, True, pd.NA]
     assert table["direction"].tolist() == ["to_device", "to_device", "from_device"]
+    assert table["end_direction"].tolist() == ["bidirectional", pd.NA, "from_device"]
 
 
 def test_functions_that_were_probed_while_recording(file: Path) -> None:
