@@ -14,7 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
-from dmabuf_trace.tables import ACCESS_DTYPE, MAPPING_DTYPE, PIN_DTYPE, VMAP_DTYPE, Flag, empty
+from dmabuf_trace.tables import (
+    ACCESS_DTYPE,
+    MAPPING_DTYPE,
+    PIN_DTYPE,
+    VMAP_DTYPE,
+    Flag,
+    empty,
+    order_of,
+    together,
+)
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -78,9 +87,9 @@ class Brackets:
 
     def _pair(self, new: Structs, ups: Bools) -> Structs:
         """Match the ends among new rows; all rows, the carried ones too, by id."""
-        rows = np.concatenate([self.open, new])
-        order = np.lexsort([rows[key] for key in self._keys])
-        rows = rows[order]
+        rows = together([self.open, new])
+        order = order_of(*(rows[key] for key in self._keys))
+        rows = rows.take(order)
         up = np.concatenate([np.ones(len(self.open), np.bool_), ups])[order]
         start = np.zeros(len(rows), np.bool_)
         for key in self._keys:
@@ -97,9 +106,8 @@ class Brackets:
         fresh = (rows["id"] == 0) & ~down
         rows["id"][fresh] = new_ids(order[fresh], self._last_id)
         self._last_id += int(fresh.sum())
-        rows = rows[~down]
-        paired: Structs = rows[np.argsort(rows["id"])]
-        return paired
+        rows = rows.compress(~down)
+        return rows.take(order_of(rows["id"]))
 
     def _close(self, new: Structs, ups: Bools) -> Structs:
         """Match the ends among new rows and carry what has none; the rows that are over."""
@@ -108,9 +116,8 @@ class Brackets:
 
     def _settle(self, rows: Structs, over: Bools) -> Structs:
         """Carry what is open; the rows that are over."""
-        self.open = rows[~over]
-        closed: Structs = rows[over]
-        return closed
+        self.open = rows.compress(~over)
+        return rows.compress(over)
 
 
 class _ThroughAttachments(Brackets):
@@ -132,7 +139,7 @@ class _ThroughAttachments(Brackets):
         """``ended`` are the attachments that this batch closed: what is open closes with them."""
         begins = (events["kind"] == self._begin) & (events["ret"] >= 0)
         touched = np.flatnonzero((begins | (events["kind"] == self._end)) & (attachments != 0))
-        new = self._made(events[touched], self._fields)
+        new = self._made(events.take(touched), self._fields)
         new["buffer_id"], new["attachment_id"] = buffers[touched], attachments[touched]
         rows = self._pair(new, begins[touched])
         is_open = rows["end"] == 0
@@ -173,7 +180,7 @@ class Vmaps(Brackets):
     def feed(self, events: Structs, buffers: Ints) -> Structs:
         vmaps = (events["kind"] == _K["vmap"]) & (events["ret"] >= 0)
         touched = np.flatnonzero((vmaps | (events["kind"] == _K["vunmap"])) & (buffers != 0))
-        new = self._made(events[touched], CALLER)
+        new = self._made(events.take(touched), CALLER)
         new["buffer_id"] = buffers[touched]
         return self._close(new, vmaps[touched])
 
@@ -189,7 +196,7 @@ class Accesses(Brackets):
         kind, done = events["kind"], (events["ret"] >= 0) & (buffers != 0)
         begins = np.isin(kind, (_K["cpu_begin"], _K["kernel_begin"]))
         touched = np.flatnonzero(done & (begins | np.isin(kind, _ACCESS_ENDS)))
-        about = events[touched]
+        about = events.take(touched)
         new = self._made(about, _ACCESS_FIELDS)
         new["buffer_id"] = buffers[touched]
         new["by_driver"] = np.isin(about["kind"], _BY_DRIVERS)

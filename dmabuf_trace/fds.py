@@ -13,7 +13,7 @@ import numpy as np
 
 from dmabuf_trace import schema
 from dmabuf_trace.brackets import CALLER, Bools, Brackets, Fields, Ints, Structs
-from dmabuf_trace.tables import FD_DTYPE, FdOrigin
+from dmabuf_trace.tables import FD_DTYPE, FdOrigin, together
 
 _K: Final = schema.KIND
 _FIELDS: Final[Fields] = (
@@ -46,12 +46,12 @@ class Fds(Brackets):
             done = upto
             self._copy(events[fork])
         closed.append(self._feed(events, buffers, touched[done:], installs))
-        return np.concatenate(closed)
+        return together(closed)
 
     def _feed(self, events: Structs, buffers: Ints, touched: Ints, installs: Bools) -> Structs:
         if not len(touched):
             return self.open[:0]
-        about = events[touched]
+        about = events.take(touched)
         new = self._made(about, _FIELDS)
         new["buffer_id"] = buffers[touched]
         new["origin"] = np.where(about["aux"] == schema.FD_DUP2, FdOrigin.DUP2, FdOrigin.INSTALL)
@@ -67,11 +67,11 @@ class Fds(Brackets):
         mine = self.open["table"] == fork["object"]
         if not mine.any():
             return
-        copies = self.open[mine].copy()
+        copies = self.open.compress(mine)
         copies["id"] = self._last_id + 1 + np.arange(len(copies))
         self._last_id += len(copies)
         copies["table"], copies["begin"] = fork["value"], fork["ts"]
         copies["pid"], copies["tid"] = fork["detail"], fork["detail"]
         copies["origin"] = FdOrigin.FORK
         copies["stack"] = copies["user_stack"] = schema.UNKNOWN_STACK
-        self.open = np.concatenate([self.open, copies])
+        self.open = together([self.open, copies])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.brackets import Bools, Ints, Structs, first_of, new_ids, since
-from dmabuf_trace.tables import ATTACHMENT_DTYPE, BUFFER_DTYPE, Flag, empty
+from dmabuf_trace.tables import ATTACHMENT_DTYPE, BUFFER_DTYPE, Flag, empty, order_of, together
 
 _RELEASED_KEPT: Final = 1 << 16
 """Released inode numbers remembered, so that a slow snapshot can't bring a buffer back to life."""
@@ -62,36 +62,42 @@ def _after(mask: Bools) -> Bools:
 class _Lives:
     """Open rows and the events of a batch, put in order by object and cut into lives.
 
-    Open rows come first in their object's group. After :meth:`cut`, ``rows`` holds one row per
-    life: a copy of the open row that it continues, or zeros.
+    Open rows come first in their object's group; their ``kind`` is 0 and they are not ``done``,
+    which events are whose call did not fail. After :meth:`cut`, ``rows`` holds one row per life: a
+    copy of the open row that it continues, or zeros.
     """
 
     def __init__(self, open_rows: Structs, key: str, events: Structs, keys: NDArray[Any]) -> None:
         carried = len(open_rows)
-        order = np.argsort(np.concatenate([open_rows[key], keys]), kind="stable")
-        self.open_rows = open_rows
+        keys = np.concatenate([open_rows[key], keys])
+        order = order_of(keys)
+        self.open_rows, self.events = open_rows, events
         self.carried: Bools = order < carried
         self.source: Ints = np.where(self.carried, order, order - carried)
-        self.key = np.concatenate([open_rows[key], keys])[order]
-        self.event = np.zeros(len(order), schema.EVENT_DTYPE)
-        self.event[~self.carried] = events[self.source[~self.carried]]
-        self.kind = self.event["kind"]
+        self.key = keys[order]
+        self.kind = np.concatenate([np.zeros(carried, np.uint16), events["kind"]])[order]
+        self.done = np.concatenate([np.zeros(carried, np.bool_), events["ret"] >= 0])[order]
         self.first = first_of(self.key)
+
+    def told(self, field: str, where: Bools | Ints) -> NDArray[Any]:
+        """A field of some of the events."""
+        told: NDArray[Any] = self.events[field][self.source[where]]
+        return told
 
     def cut(self, start: Bools, last_id: int) -> None:
         """Begin a life at each ``start``; new lives get the ids after ``last_id``."""
         self.life: Ints = np.cumsum(start) - 1
         head = np.flatnonzero(start)
         self.fresh: Bools = ~self.carried[head]
-        self.head = self.event[head]
-        self.head_source = self.source[head]
+        self.head = head[self.fresh]
+        carried = self.source[head[~self.fresh]]
         self.rows = np.zeros(len(head), self.open_rows.dtype)
-        self.rows[~self.fresh] = self.open_rows[self.head_source[~self.fresh]]
-        self.rows["id"][self.fresh] = new_ids(self.head_source[self.fresh], last_id)
+        self.rows[~self.fresh] = self.open_rows.take(carried)
+        self.rows["id"][self.fresh] = new_ids(self.source[self.head], last_id)
         for stack in ("stack", "user_stack"):
             self.rows[stack][self.fresh] = schema.UNKNOWN_STACK
         self.rows["flags"][self.fresh] = Flag.BEGIN_UNSEEN
-        self.rows["seen"][self.fresh] = self.head["ts"][self.fresh]
+        self.rows["seen"][self.fresh] = self.told("ts", self.head)
         self.replaced: Bools = np.zeros(len(head), np.bool_)
         self.replaced[:-1] = self.key[head[1:]] == self.key[head[:-1]]
 
@@ -99,22 +105,22 @@ class _Lives:
         """Fill the columns that the beginning event knows; at most one per life."""
         mine = self.life[begins]
         for column, field in fields:
-            self.rows[column][mine] = self.event[field][begins]
+            self.rows[column][mine] = self.told(field, begins)
         self.rows["flags"][mine] = 0
 
     def end(self, ends: Bools) -> tuple[Structs, Structs]:
         """Close lives at their ``ends`` or where another took their place; (closed, open) rows."""
-        self.rows["end"][self.life[ends]] = self.event["ts"][ends]
+        self.rows["end"][self.life[ends]] = self.told("ts", ends)
         lost = self.replaced & (self.rows["end"] == 0)
         self.rows["flags"][lost] |= Flag.END_LOST
         over = lost | (self.rows["end"] != 0)
-        return self.rows[over], self.rows[~over]
+        return self.rows.compress(over), self.rows.compress(~over)
 
-    def ids(self, events: int) -> Ints:
-        """Row id for each of the ``events`` that were handed in."""
-        ids = np.zeros(events, np.int64)
-        ids[self.source[~self.carried]] = self.rows["id"][self.life[~self.carried]]
-        return ids
+    def of_events(self, column: str) -> Ints:
+        """What the row of each of the events has in a column."""
+        values = np.zeros(len(self.events), np.int64)
+        values[self.source[~self.carried]] = self.rows[column][self.life[~self.carried]]
+        return values
 
 
 class Buffers:
@@ -131,32 +137,31 @@ class Buffers:
 
     def feed(self, events: Structs) -> tuple[Ints, Structs]:
         touched = np.flatnonzero((events["buffer"] != 0) & ~self._late_parts(events))
-        about = events[touched]
+        about = events.take(touched)
         lives = _Lives(self.open, "inode", about, about["buffer"])
         released = lives.kind == _K["release"]
-        exported = (lives.kind == _K["export"]) & (lives.event["ret"] >= 0)
+        exported = (lives.kind == _K["export"]) & lives.done
         begun = exported.copy()
         begun[lives.carried] = self.open["begin"][lives.source[lives.carried]] != 0
         start = lives.first | _after(released)
         start |= begun & (since(begun.astype(np.int64), start) > 1)
         lives.cut(start, self._last_id)
-        rows, life, event = lives.rows, lives.life, lives.event
+        rows, life = lives.rows, lives.life
 
-        rows["inode"][lives.fresh] = lives.head["buffer"][lives.fresh]
+        rows["inode"][lives.fresh] = lives.key[lives.head]
         lives.begin(exported, _EXPORT_FIELDS)
-        named = (lives.kind == _K["set_name"]) & (event["ret"] >= 0)
-        rows["name"][life[named]] = event["aux"][named]
+        named = (lives.kind == _K["set_name"]) & lives.done
+        rows["name"][life[named]] = lives.told("aux", named)
         installed = lives.kind == _K["fd_install"]
-        mapped = np.isin(lives.kind, _MMAPS) & (event["ret"] >= 0)
+        mapped = np.isin(lives.kind, _MMAPS) & lives.done
         rows["fd_installs"] += np.bincount(life[installed], minlength=len(rows)).astype(np.uint32)
         rows["mmaps"] += np.bincount(life[mapped], minlength=len(rows)).astype(np.uint32)
 
         self._last_id += int(lives.fresh.sum())
         closed, self.open = lives.end(released)
-        gone = event["buffer"][released]
-        self.released = np.concatenate([self.released, gone])[-_RELEASED_KEPT:]
+        self.released = np.concatenate([self.released, lives.key[released]])[-_RELEASED_KEPT:]
         ids = np.zeros(len(events), np.int64)
-        ids[touched] = lives.ids(len(about))
+        ids[touched] = lives.of_events("id")
         return ids, closed
 
     def _late_parts(self, events: Structs) -> Bools:
@@ -187,7 +192,7 @@ class Buffers:
         new = found[~known & ~np.isin(found["inode"], self.released)]
         new["id"] = self._last_id + 1 + np.arange(len(new))
         self._last_id += len(new)
-        self.open = np.concatenate([self.open, new])
+        self.open = together([self.open, new])
 
 
 class Attachments:
@@ -208,23 +213,22 @@ class Attachments:
             & (events["object"] != 0)
             & ((events["kind"] != _K["attach"]) | (events["ret"] >= 0))
         )
-        about = events[touched]
+        about = events.take(touched)
         lives = _Lives(self.open, "address", about, about["object"])
         attached = lives.kind == _K["attach"]
         detached = lives.kind == _K["detach"]
         lives.cut(lives.first | _after(detached) | attached, self._last_id)
         rows, fresh = lives.rows, lives.fresh
 
-        rows["address"][fresh] = lives.head["object"][fresh]
-        rows["device"][fresh] = lives.head["aux"][fresh]
-        rows["buffer_id"][fresh] = event_buffers[touched[lives.head_source[fresh]]]
+        rows["address"][fresh] = lives.key[lives.head]
+        rows["device"][fresh] = lives.told("aux", lives.head)
+        rows["buffer_id"][fresh] = event_buffers[touched[lives.source[lives.head]]]
         lives.begin(attached, _ATTACH_FIELDS)
 
         self._last_id += int(fresh.sum())
         closed, self.open = lives.end(detached)
         ids = np.zeros(len(events), np.int64)
-        ids[touched] = lives.ids(len(about))
-        of = np.zeros(len(about), np.int64)
-        of[lives.source[~lives.carried]] = rows["buffer_id"][lives.life[~lives.carried]]
-        event_buffers[touched] = np.where(event_buffers[touched] == 0, of, event_buffers[touched])
+        ids[touched] = lives.of_events("id")
+        nameless = event_buffers[touched] == 0
+        event_buffers[touched[nameless]] = lives.of_events("buffer_id")[nameless]
         return ids, closed

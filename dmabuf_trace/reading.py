@@ -34,7 +34,7 @@ from dmabuf_trace.extent import Extent
 from dmabuf_trace.lifecycle import Lifecycle
 from dmabuf_trace.reconcile import Differences, compare, settle
 from dmabuf_trace.recording import Reader
-from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty
+from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty, together
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
@@ -72,7 +72,7 @@ class Stretch:
         rows = self.rows.window(start, end, inside)
         return replace(
             self,
-            raw=self.raw[inside],
+            raw=self.raw.compress(inside),
             calls=places[self.calls[inside]],
             rows=rows,
             present=rows,
@@ -149,7 +149,7 @@ class Read:
     def _feed(self) -> None:
         """Pair what is waiting: a quiet recording has thousands of blocks of a few events."""
         if self._waiting:
-            events = np.concatenate(self._waiting)
+            events = together(self._waiting)
             self._waiting.clear()
             self._events.append(events)
             self._rows.append(self.lifecycle.feed(events))
@@ -162,7 +162,7 @@ class Read:
         if not self.window:
             return events
         start, end = self.window
-        return events[(events["ts"] >= start) & (events["ts"] < end)]
+        return events.compress((events["ts"] >= start) & (events["ts"] < end))
 
     def _look(self, look: SnapshotBlock) -> None:
         if self.window and look.ts < self.window[0]:
@@ -195,22 +195,22 @@ class Read:
 
     def _stretch(self) -> Stretch:
         """What was read since the last one; what is open is left for those that follow."""
-        raw, rows = np.concatenate(self._events), Rows.join(self._rows)
+        raw, rows = together(self._events), Rows.join(self._rows)
         calls = calls_of(raw)
         later = under_way(raw, calls)
         later[: self._held] = False  # one more stretch is all that a call gets
         self._held = int(later.sum())
-        self._events, self._rows = [raw[later]], [_NOTHING.with_events(rows, later)]
+        self._events, self._rows = [raw.compress(later)], [_NOTHING.with_events(rows, later)]
         places = np.append(np.cumsum(~later) - 1, NONE)  # the last one is that of no call
         settled = rows.with_events(rows, ~later)
-        return self._made(raw[~later], places[calls[~later]], settled, self.lifecycle.finish())
+        return self._made(raw.compress(~later), places[calls[~later]], settled, self.lifecycle.finish())
 
     def _last(self) -> Stretch:
         """What is left, and all that stays open."""
         opened = self.lifecycle.finish()
         self.differences = compare(opened.buffers, self.lifecycle.known(), self.snapshots)
         settle(opened.buffers, self.differences)
-        raw = np.concatenate(self._events)
+        raw = together(self._events)
         return self._made(raw, calls_of(raw), Rows.join([*self._rows, opened]), None)
 
     def _made(self, raw: Structs, calls: Array, rows: Rows, opened: Rows | None) -> Stretch:
@@ -240,12 +240,12 @@ class Read:
         for name, rows in stretch.present.lives():
             self._last_ids[name] = int(rows["id"].max(initial=self._last_ids[name]))
         over = stretch.rows.buffers
-        self._lost = np.concatenate([self._lost, over[over["flags"] & Flag.END_LOST != 0]])
+        self._lost = together([self._lost, over.compress(over["flags"] & Flag.END_LOST != 0)])
         referred = [rows["buffer_id"] for name, rows in opened.lives() if name != "buffers"]
         referred.append(self._rows[0].event_buffers)
         known = stretch.known.buffers
-        gone = known[~np.isin(known["id"], opened.buffers["id"])]
-        self._retained = gone[np.isin(gone["id"], np.concatenate(referred))]
+        gone = known.compress(~np.isin(known["id"], opened.buffers["id"]))
+        self._retained = gone.compress(np.isin(gone["id"], np.concatenate(referred)))
 
 
 _NOTHING: Final = Lifecycle().finish()

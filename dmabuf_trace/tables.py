@@ -3,11 +3,14 @@
 
 Ids count from 1 in the order in which things are first seen, 0 means none; a time of 0 means that
 it was not seen. Addresses and inode numbers are attributes. Must not know pandas.
+
+Rows are chosen by ``take()`` and ``compress()`` and joined by :func:`together`, which copy them as
+plain bytes: indexing and ``concatenate`` copy structs field by field, which takes 20 times as long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum, IntFlag
 from typing import Any, Final, Self
@@ -202,6 +205,27 @@ def empty(dtype: np.dtype[np.void]) -> NDArray[np.void]:
     return np.zeros(0, dtype)
 
 
+def together(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The rows of one or more arrays of one dtype."""
+    plain = np.dtype((np.void, parts[0].itemsize))
+    rows = np.concatenate([part.view(plain) for part in parts])
+    return rows.view(parts[0].dtype)
+
+
+def order_of(*keys: NDArray[Any]) -> NDArray[np.int64]:
+    """The stable order by several integer keys, the last one foremost.
+
+    By digits of 16 bits from the lowest on, as only those are sorted in linear time.
+    """
+    order = np.arange(len(keys[0]))
+    for key in keys:
+        rest = (key - key.min(initial=np.iinfo(key.dtype).max)).astype(np.uint64)
+        while rest.any():
+            order = order[np.argsort(rest.astype(np.uint16)[order], kind="stable")]
+            rest >>= np.uint64(16)
+    return order
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What one batch of events came to.
@@ -226,9 +250,9 @@ class Rows:
         """All rows of several batches, each table in the order of its ids, errors as they came."""
 
         def joined(name: str) -> NDArray[Any]:
-            rows = np.concatenate([getattr(part, name) for part in parts])
+            rows = together([getattr(part, name) for part in parts])
             has_ids = "id" in (rows.dtype.names or ())
-            return rows[np.argsort(rows["id"], kind="stable")] if has_ids else rows
+            return rows.take(order_of(rows["id"])) if has_ids else rows
 
         return cls(*(joined(each.name) for each in fields(cls)))
 
@@ -251,8 +275,8 @@ class Rows:
         """With more buffers."""
         if not len(more):
             return self
-        buffers = np.concatenate([self.buffers, more])
-        return replace(self, buffers=buffers[np.argsort(buffers["id"], kind="stable")])
+        buffers = together([self.buffers, more])
+        return replace(self, buffers=buffers.take(np.argsort(buffers["id"], kind="stable")))
 
     def window(self, start: int, end: int, inside: NDArray[np.bool_]) -> Self:
         """The rows that lived between two times, or happened then; ``inside`` are those events.
