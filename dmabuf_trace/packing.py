@@ -44,7 +44,10 @@ AS_THEY_ARE: Final = frozenset({"dur", "cpu"})
 FIELDS: Final = tuple(
     name for name in schema.EVENT_DTYPE.names or () if name not in ("ts", "tid", "kind")
 )
-COLUMNS: Final = 3 + len(FIELDS)
+PLAIN: Final = (False, True, False, *(name in AS_THEY_ARE for name in FIELDS))
+"""Of each column, whether it has its values and not differences."""
+
+COLUMNS: Final = len(PLAIN)
 KIND_BITS: Final = 16
 
 Values = NDArray[np.int64]
@@ -59,13 +62,9 @@ def pack(events: NDArray[np.void]) -> bytes:
     groups, group_of_row = _groups(keys[order])
     group_of_event = np.empty(len(events), "<i8")
     group_of_event[order] = group_of_row
-    rows = events[order]
-    columns = [
-        _narrow(events["ts"], as_it_is=False),
-        _narrow(group_of_event, as_it_is=True),
-        _narrow(groups, as_it_is=False),
-        *(_narrow(rows[name], as_it_is=name in AS_THEY_ARE) for name in FIELDS),
-    ]
+    rows = events.take(order)
+    parts = (events["ts"], group_of_event, groups, *(rows[name] for name in FIELDS))
+    columns = [_narrow(part, as_it_is=plain) for part, plain in zip(parts, PLAIN, strict=True)]
     widths = bytes(width for width, _ in columns)
     content = b"".join(column for _, column in columns)
     return HEAD.pack(len(events), len(groups)) + widths + zlib.compress(content, LEVEL)
@@ -100,27 +99,27 @@ def unpack(payload: bytes) -> NDArray[np.void]:
     widths = payload[HEAD.size : HEAD.size + COLUMNS]
     if not 0 < groups <= count <= MAX_EVENTS or max(widths) > 8:
         raise ValueError("a packed block of impossible size")
-    shapes = [(count, False), (count, True), (groups, False)]
-    shapes += [(count, name in AS_THEY_ARE) for name in FIELDS]
+    lengths = (count, count, groups, *(count for _ in FIELDS))
     sizes = [
         length * width if as_it_is else 8 + (length - 1) * width
-        for (length, as_it_is), width in zip(shapes, widths, strict=True)
+        for length, width, as_it_is in zip(lengths, widths, PLAIN, strict=True)
     ]
     content = np.frombuffer(_inflate(payload[HEAD.size + COLUMNS :], sum(sizes)), np.uint8)
     parts = np.split(content, np.cumsum(sizes)[:-1])
-    ts, group_of_event, keys, *fields = (
-        _widen(part, length, width, as_it_is)
-        for part, (length, as_it_is), width in zip(parts, shapes, widths, strict=True)
-    )
+    columns = list(zip(parts, widths, PLAIN, strict=True))
+    (keys,) = _widen(columns[2:3], groups)
+    ts, group_of_event, *fields = _widen(columns[:2] + columns[3:], count)
     if group_of_event.min() < 0 or group_of_event.max() >= groups:
         raise ValueError("a packed block with an event of no group")
-    order = np.argsort(group_of_event, kind="stable")
-    events = np.empty(count, schema.EVENT_DTYPE)
-    events["ts"] = ts.view("<u8")
+    rows = np.empty(count, schema.EVENT_DTYPE)
+    for name, values in zip(FIELDS, fields, strict=True):
+        rows[name] = values
+    row_of_event = np.empty(count, np.int64)
+    row_of_event[np.argsort(group_of_event.astype(np.uint16), kind="stable")] = np.arange(count)
+    events = rows.take(row_of_event)
+    events["ts"] = ts
     events["tid"] = (keys >> KIND_BITS)[group_of_event]
     events["kind"] = (keys & (1 << KIND_BITS) - 1)[group_of_event]
-    for name, values in zip(FIELDS, fields, strict=True):
-        events[name][order] = values.astype(events.dtype[name])
     return events
 
 
@@ -136,14 +135,20 @@ def _inflate(data: bytes, size: int) -> bytes:
     return content
 
 
-def _widen(column: NDArray[np.uint8], length: int, width: int, as_it_is: bool) -> Values:
-    """The values of a column: the inverse of :func:`_narrow`."""
-    begin = 0 if as_it_is else 8
-    steps = length if as_it_is else length - 1
-    coded = np.zeros((steps, 8), np.uint8)
-    coded[:, :width] = column[begin:].reshape(width, steps).T
-    wide = coded.view("<u8").reshape(-1)
-    values: Values = (wide >> np.uint64(1)).view("<i8") ^ -(wide & np.uint64(1)).view("<i8")
-    if as_it_is:
-        return values
-    return np.cumsum(np.concatenate([column[:8].view("<i8"), values]), dtype="<i8")
+def _widen(columns: list[tuple[NDArray[np.uint8], int, bool]], length: int) -> Values:
+    """The values of columns of one length, a row each: the inverse of :func:`_narrow`."""
+    planes = np.zeros((len(columns), length, 8), np.uint8)
+    for row, (column, width, as_it_is) in zip(planes, columns, strict=True):
+        begin = 0 if as_it_is else 1
+        for place, plane in enumerate(column[8 * begin :].reshape(width, length - begin)):
+            row[begin:, place] = plane
+    coded = planes.view("<u8")[..., 0]
+    signs = -(coded & np.uint64(1))
+    coded >>= np.uint64(1)
+    coded ^= signs
+    values: Values = coded.view("<i8")
+    for row, (column, _, as_it_is) in zip(values, columns, strict=True):
+        if not as_it_is:
+            row[:1] = column[:8].view("<i8")
+            np.cumsum(row, out=row)
+    return values
