@@ -29,6 +29,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Structs = NDArray[np.void]
 Fields = tuple[tuple[str, str], ...]
+Columns = dict[str, NDArray[Any]]
 
 _K: Final = schema.KIND
 CALLER: Final[Fields] = (("begin", "ts"), ("dur", "dur"), ("pid", "pid"), ("tid", "tid"))
@@ -40,6 +41,7 @@ _MAP_FIELDS: Final[Fields] = (
 )
 _PIN_FIELDS: Final[Fields] = (*CALLER, ("device", "aux"))
 _ACCESS_FIELDS: Final[Fields] = (*CALLER, ("detail", "detail"))
+_ACCESS_BEGINS: Final = (_K["cpu_begin"], _K["kernel_begin"])
 _ACCESS_ENDS: Final = (_K["cpu_end"], _K["kernel_end"])
 _BY_DRIVERS: Final = (_K["kernel_begin"], _K["kernel_end"])
 
@@ -68,50 +70,65 @@ def new_ids(sources: Ints, last_id: int) -> Ints:
 class Brackets:
     """Open rows of one table, found again by ``keys``.
 
-    ``end_fields`` are columns that the end fills, with the column of a row made of its event that
-    they come from.
+    ``fields`` are columns with the event field that they come from, ``end_fields`` those that the
+    end fills. What comes from the same field as one of these is of the begin alone.
     """
 
-    def __init__(self, dtype: np.dtype[np.void], keys: tuple[str, ...], end_fields: Fields) -> None:
+    def __init__(
+        self,
+        dtype: np.dtype[np.void],
+        keys: tuple[str, ...],
+        fields: Fields,
+        end_fields: Fields = (),
+    ) -> None:
         self.open = empty(dtype)
         self._keys = keys
-        self._end_fields = (("end", "begin"), *end_fields)
+        self._key_fields = [each for each in fields if each[0] in keys]
+        self._fields = [each for each in fields if each[0] not in keys]
+        self._end_fields = (("end", "ts"), *end_fields)
+        of_ends = {"dur", *(field for _, field in self._end_fields)}
+        self._of_begins = [column for column, field in fields if field in of_ends]
         self._last_id = 0
 
-    def _made(self, events: Structs, fields: Fields) -> Structs:
-        """A row per event, begin or end."""
-        rows = np.zeros(len(events), self.open.dtype)
-        for column, field in fields:
-            rows[column] = events[field]
+    def _pair(self, events: Structs, mine: Ints, ups: Bools, told: Columns) -> Structs:
+        """Match the ends among ``mine`` of the events; all rows, the carried ones too, by id.
+
+        ``told`` are columns of ``mine`` that are not fields.
+        """
+        if not len(mine):
+            return self.open
+        carried = len(self.open)
+        told = told | {column: events[field][mine] for column, field in self._key_fields}
+        keys = [np.concatenate([self.open[key], told[key]]) for key in self._keys]
+        begins, ends, orphans = _matched(keys, np.concatenate([np.ones(carried, np.bool_), ups]))
+        kept = np.ones(carried + len(mine), np.bool_)
+        kept[ends] = False
+        row = np.cumsum(kept) - 1
+        rows = self._with_new(events, mine, np.flatnonzero(kept[carried:]), told)
+        for column in self._of_begins:
+            rows[column][row[orphans]] = 0
+        rows["flags"][row[orphans]] = Flag.BEGIN_UNSEEN
+        ended = row[np.concatenate([begins, orphans])]
+        by = mine[np.concatenate([ends, orphans]) - carried]
+        for column, field in self._end_fields:
+            rows[column][ended] = events[field][by]
         return rows
 
-    def _pair(self, new: Structs, ups: Bools) -> Structs:
-        """Match the ends among new rows; all rows, the carried ones too, by id."""
-        rows = together([self.open, new])
-        order = order_of(*(rows[key] for key in self._keys))
-        rows = rows.take(order)
-        up = np.concatenate([np.ones(len(self.open), np.bool_), ups])[order]
-        start = np.zeros(len(rows), np.bool_)
-        for key in self._keys:
-            start |= first_of(rows[key])
-        orphan = _orphans(up, start)
-        down = ~up & ~orphan
-        matched = _match(up, down, start)
-        for column, source in self._end_fields:
-            rows[column][matched] = rows[source][down]
-            rows[column][orphan] = rows[source][orphan]
-        for column in {source for _, source in self._end_fields} | {"begin", "dur"}:
-            rows[column][orphan] = 0
-        rows["flags"][orphan] = Flag.BEGIN_UNSEEN
-        fresh = (rows["id"] == 0) & ~down
-        rows["id"][fresh] = new_ids(order[fresh], self._last_id)
-        self._last_id += int(fresh.sum())
-        rows = rows.compress(~down)
-        return rows.take(order_of(rows["id"]))
+    def _with_new(self, events: Structs, mine: Ints, fresh: Ints, told: Columns) -> Structs:
+        """The open rows and behind them one for each of the ``fresh`` ones among ``mine``."""
+        rows = together([self.open, np.zeros(len(fresh), self.open.dtype)])
+        new = rows[len(self.open) :]
+        new["id"] = self._last_id + 1 + np.arange(len(new))
+        self._last_id += len(new)
+        for column, field in self._fields:
+            new[column] = events[field][mine[fresh]]
+        for column, values in told.items():
+            new[column] = values[fresh]
+        return rows
 
-    def _close(self, new: Structs, ups: Bools) -> Structs:
-        """Match the ends among new rows and carry what has none; the rows that are over."""
-        rows = self._pair(new, ups)
+    def _close(self, events: Structs, mine: Ints, ups: Bools, told: Columns) -> Structs:
+        """Match the ends among ``mine`` and carry what has none; the rows that are over."""
+        rows = self._pair(events, mine, ups, told)
         return self._settle(rows, rows["end"] != 0)
 
     def _settle(self, rows: Structs, over: Bools) -> Structs:
@@ -131,24 +148,23 @@ class _ThroughAttachments(Brackets):
         fields: Fields,
         end_fields: Fields = (),
     ) -> None:
-        super().__init__(dtype, keys, end_fields)
+        super().__init__(dtype, keys, fields, end_fields)
         self._begin, self._end = (_K[kind] for kind in kinds)
-        self._fields = fields
 
     def feed(self, events: Structs, buffers: Ints, attachments: Ints, ended: Structs) -> Structs:
         """``ended`` are the attachments that this batch closed: what is open closes with them."""
         begins = (events["kind"] == self._begin) & (events["ret"] >= 0)
-        touched = np.flatnonzero((begins | (events["kind"] == self._end)) & (attachments != 0))
-        new = self._made(events.take(touched), self._fields)
-        new["buffer_id"], new["attachment_id"] = buffers[touched], attachments[touched]
-        rows = self._pair(new, begins[touched])
-        is_open = rows["end"] == 0
-        lost = ended["id"][ended["flags"] & Flag.END_LOST != 0]
-        with_lost = is_open & np.isin(rows["attachment_id"], lost)
-        outlived = is_open & np.isin(rows["attachment_id"], ended["id"]) & ~with_lost
-        rows["flags"][with_lost] |= Flag.END_LOST
-        rows["flags"][outlived] |= Flag.OUTLIVED | Flag.OPEN
-        return self._settle(rows, ~is_open | with_lost | outlived)
+        mine = np.flatnonzero((begins | (events["kind"] == self._end)) & (attachments != 0))
+        told = {"buffer_id": buffers[mine], "attachment_id": attachments[mine]}
+        rows = self._pair(events, mine, begins[mine], told)
+        over = rows["end"] != 0
+        left = np.flatnonzero(~over)
+        left = left[np.isin(rows["attachment_id"][left], ended["id"])]
+        detach_lost = ended["id"][ended["flags"] & Flag.END_LOST != 0]
+        lost = np.isin(rows["attachment_id"][left], detach_lost)
+        rows["flags"][left] |= np.where(lost, Flag.END_LOST, Flag.OUTLIVED | Flag.OPEN)
+        over[left] = True
+        return self._settle(rows, over)
 
 
 class Mappings(_ThroughAttachments):
@@ -175,14 +191,12 @@ class Vmaps(Brackets):
     """Kernel mappings, by buffer: the core counts them."""
 
     def __init__(self) -> None:
-        super().__init__(VMAP_DTYPE, ("buffer_id",), ())
+        super().__init__(VMAP_DTYPE, ("buffer_id",), CALLER)
 
     def feed(self, events: Structs, buffers: Ints) -> Structs:
         vmaps = (events["kind"] == _K["vmap"]) & (events["ret"] >= 0)
-        touched = np.flatnonzero((vmaps | (events["kind"] == _K["vunmap"])) & (buffers != 0))
-        new = self._made(events.take(touched), CALLER)
-        new["buffer_id"] = buffers[touched]
-        return self._close(new, vmaps[touched])
+        mine = np.flatnonzero((vmaps | (events["kind"] == _K["vunmap"])) & (buffers != 0))
+        return self._close(events, mine, vmaps[mine], {"buffer_id": buffers[mine]})
 
 
 class Accesses(Brackets):
@@ -190,18 +204,28 @@ class Accesses(Brackets):
 
     def __init__(self) -> None:
         ends = (("end_dur", "dur"), ("end_detail", "detail"))
-        super().__init__(ACCESS_DTYPE, ("owner", "by_driver", "buffer_id"), ends)
+        super().__init__(ACCESS_DTYPE, ("owner", "by_driver", "buffer_id"), _ACCESS_FIELDS, ends)
 
     def feed(self, events: Structs, buffers: Ints) -> Structs:
-        kind, done = events["kind"], (events["ret"] >= 0) & (buffers != 0)
-        begins = np.isin(kind, (_K["cpu_begin"], _K["kernel_begin"]))
-        touched = np.flatnonzero(done & (begins | np.isin(kind, _ACCESS_ENDS)))
-        about = events.take(touched)
-        new = self._made(about, _ACCESS_FIELDS)
-        new["buffer_id"] = buffers[touched]
-        new["by_driver"] = np.isin(about["kind"], _BY_DRIVERS)
-        new["owner"] = np.where(new["by_driver"], 0, about["pid"])
-        return self._close(new, begins[touched])
+        done = (events["ret"] >= 0) & (buffers != 0)
+        mine = np.flatnonzero(done & np.isin(events["kind"], (*_ACCESS_BEGINS, *_ACCESS_ENDS)))
+        kind = events["kind"][mine]
+        by_driver = np.isin(kind, _BY_DRIVERS)
+        owner = np.where(by_driver, 0, events["pid"][mine])
+        told = {"buffer_id": buffers[mine], "by_driver": by_driver, "owner": owner}
+        return self._close(events, mine, np.isin(kind, _ACCESS_BEGINS), told)
+
+
+def _matched(keys: list[NDArray[Any]], up: Bools) -> tuple[Ints, Ints, Ints]:
+    """Positions of begins, those of the ends that they have, and of ends without a begin."""
+    order = order_of(*keys)
+    up = up[order]
+    start = np.zeros(len(order), np.bool_)
+    for key in keys:
+        start |= first_of(key[order])
+    orphan = _orphans(up, start)
+    down = ~up & ~orphan
+    return order[_match(up, down, start)], order[down], order[orphan]
 
 
 def _orphans(up: Bools, start: Bools) -> Bools:

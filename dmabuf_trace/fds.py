@@ -20,9 +20,6 @@ _FIELDS: Final[Fields] = (
     *CALLER,
     ("file", "object"),
     ("table", "value"),
-    ("fd", "detail"),
-    ("stack", "stack"),
-    ("user_stack", "user_stack"),
 )
 
 
@@ -30,37 +27,38 @@ class Fds(Brackets):
     """Fds by file and by table; a table is that of a process, or shared by several."""
 
     def __init__(self) -> None:
-        super().__init__(FD_DTYPE, ("file", "table"), (("end_pid", "pid"),))
+        super().__init__(FD_DTYPE, ("file", "table"), _FIELDS, (("end_pid", "pid"),))
 
     def feed(self, events: Structs, buffers: Ints) -> Structs:
         """The rows that a batch closed."""
         kind = events["kind"]
         forks = np.flatnonzero(kind == _K["fork"])
         installs = kind == _K["fd_install"]
-        touched = np.flatnonzero((installs | (kind == _K["fd_close"])) & (buffers != 0))
+        mine = np.flatnonzero((installs | (kind == _K["fd_close"])) & (buffers != 0))
         closed = []
         done = 0
         for fork in forks:
-            upto = int(np.searchsorted(touched, fork))
-            closed.append(self._feed(events, buffers, touched[done:upto], installs))
+            upto = int(np.searchsorted(mine, fork))
+            closed.append(self._feed(events, buffers, mine[done:upto], installs))
             done = upto
             self._copy(events[fork])
-        closed.append(self._feed(events, buffers, touched[done:], installs))
+        closed.append(self._feed(events, buffers, mine[done:], installs))
         return together(closed)
 
-    def _feed(self, events: Structs, buffers: Ints, touched: Ints, installs: Bools) -> Structs:
-        if not len(touched):
+    def _feed(self, events: Structs, buffers: Ints, mine: Ints, installs: Bools) -> Structs:
+        if not len(mine):
             return self.open[:0]
-        about = events.take(touched)
-        new = self._made(about, _FIELDS)
-        new["buffer_id"] = buffers[touched]
-        new["origin"] = np.where(about["aux"] == schema.FD_DUP2, FdOrigin.DUP2, FdOrigin.INSTALL)
-        ups = installs[touched]
-        new["fd"][~ups] = -1
-        new["origin"][~ups] = FdOrigin.UNSEEN
+        ups = installs[mine]
+        dup2 = events["aux"][mine] == schema.FD_DUP2
+        origin = np.where(dup2, FdOrigin.DUP2, FdOrigin.INSTALL)
+        told = {
+            "buffer_id": buffers[mine],
+            "fd": np.where(ups, events["detail"][mine].astype(np.int32), -1),
+            "origin": np.where(ups, origin, FdOrigin.UNSEEN),
+        }
         for stack in ("stack", "user_stack"):
-            new[stack][~ups] = schema.UNKNOWN_STACK
-        return self._close(new, ups)
+            told[stack] = np.where(ups, events[stack][mine], schema.UNKNOWN_STACK)
+        return self._close(events, mine, ups, told)
 
     def _copy(self, fork: Structs) -> None:
         """Give a child what is open in its parent's table."""

@@ -142,7 +142,8 @@ def _opened(rows: Structs) -> Structs:
 def _errors(
     events: Structs, event_buffers: NDArray[np.int64], event_attachments: NDArray[np.int64]
 ) -> Structs:
-    failed = np.flatnonzero((events["ret"] < 0) & ~np.isin(events["kind"], schema.PARTS))
+    failed = np.flatnonzero(events["ret"] < 0)
+    failed = failed[~np.isin(events["kind"][failed], schema.PARTS)]
     rows = np.zeros(len(failed), ERROR_DTYPE)
     for column in ("ts", "dur", "pid", "tid", "kind", "cpu"):
         rows[column] = events[column][failed]

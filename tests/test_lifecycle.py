@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import Found, SnapshotBlock
 from dmabuf_trace.lifecycle import Lifecycle
-from dmabuf_trace.tables import Flag, Rows
+from dmabuf_trace.tables import Flag, Rows, order_of
 from tests.build import MS, START, US, Build
 from tests.reference import reference
 from tests.strategies import any_events
@@ -255,3 +256,13 @@ def test_every_begin_and_end_is_used_once(events: NDArray[np.void], cuts: list[i
         ends = (events["kind"] == schema.KIND[end]) & known
         assert (found["begin"] != 0).sum() == begins.sum()
         assert (found["end"] != 0).sum() == ends.sum()
+
+
+@given(st.sampled_from(["<u4", "<i8", "<u8"]), st.integers(0, 9), st.data())
+def test_rows_are_ordered_by_keys_of_any_width(kind: str, count: int, data: st.DataObject) -> None:
+    values = st.sampled_from([0, 1, 1 << 16, (1 << 16) + 1, (1 << 31) - 1])
+    if kind != "<u4":
+        values |= st.integers(0, (1 << 63) - 1)
+    one, other = (data.draw(arrays.arrays(kind, count, elements=values)) for _ in range(2))
+
+    assert order_of(one, other).tolist() == np.lexsort([one, other]).tolist()
