@@ -61,7 +61,9 @@ def calls_of(events: Structs) -> Ints:
     """
     found = np.full(len(events), NONE, np.int64)
     mine = _concerned(events)
-    about = events[mine]
+    if not len(mine):
+        return found
+    about = events.take(mine)
     is_part = np.isin(about["kind"], schema.PARTS)
     timed = np.flatnonzero(about["dur"] > 0)
     end: NDArray[Any] = about["ts"][timed].astype(np.int64)
@@ -81,6 +83,8 @@ def calls_of(events: Structs) -> Ints:
 def _concerned(events: Structs) -> Ints:
     """Positions of parts, and of the calls of threads that have some."""
     is_part = np.isin(events["kind"], schema.PARTS)
+    if not is_part.any():
+        return np.zeros(0, np.int64)
     of_threads = np.isin(events["tid"], np.unique(events["tid"][is_part]))
     return np.flatnonzero(is_part | of_threads & (events["dur"] > 0))
 
@@ -88,7 +92,7 @@ def _concerned(events: Structs) -> Ints:
 def under_way(events: Structs, calls: Ints) -> NDArray[np.bool_]:
     """Parts that belong to none of ``calls``, and whose thread made no call since."""
     mine = _concerned(events)
-    about = events[mine]
+    about = events.take(mine)
     is_part = np.isin(about["kind"], schema.PARTS)
     _, thread = np.unique(about["tid"], return_inverse=True)
     last = np.full(len(about), NONE, np.int64)
@@ -103,7 +107,7 @@ def under_way(events: Structs, calls: Ints) -> NDArray[np.bool_]:
 def _next_calls(events: Structs, is_part: NDArray[np.bool_]) -> Ints:
     """For each wait for a lock, the next call of its thread, if that is about its buffer."""
     order = np.argsort(events["tid"], kind="stable")
-    ordered = events[order]
+    ordered = events.take(order)
     is_call = (ordered["dur"] > 0) & ~is_part[order]
     calls = np.flatnonzero(is_call)
     waits = np.flatnonzero(ordered["kind"] == schema.KIND["lock_wait"])

@@ -66,7 +66,7 @@ def _failures(rows: Structs) -> pd.Series[str]:
 def events(source: Source) -> pd.DataFrame:
     """One row per event, in order of time (and of the ring, where times are equal)."""
     order = np.argsort(source.raw["ts"], kind="stable")
-    rows = source.raw[order]
+    rows = source.raw.take(order)
     buffer_ids = source.rows.event_buffers[order]
     attachment_ids = source.rows.event_attachments[order]
     timed = np.isin(rows["kind"], [kind.id for kind in schema.KINDS if kind.timed])
@@ -90,7 +90,7 @@ def events(source: Source) -> pd.DataFrame:
 
 def _part(source: Source, mine: Array, length: str) -> Columns:
     """What parts of calls have in common; their length is the column ``length``."""
-    rows = source.raw[mine]
+    rows = source.raw.take(mine)
     buffer_ids = source.rows.event_buffers[mine]
     return {
         "begin": signed(rows["ts"]) - signed(rows["dur"]),
@@ -111,7 +111,7 @@ def _of_kinds(source: Source, *kinds: int) -> Array:
 def waits(source: Source) -> pd.DataFrame:
     """One row per wait for a reservation lock or a fence."""
     mine = _of_kinds(source, *_WAITS)
-    rows = source.raw[mine]
+    rows = source.raw.take(mine)
     is_fence = rows["kind"] == _K["fence_wait"]
     return pd.DataFrame(
         {
@@ -142,7 +142,7 @@ def operations(source: Source) -> pd.DataFrame:
 def moves(source: Source) -> pd.DataFrame:
     """One row per move that an exporter told its importers of."""
     mine = _of_kinds(source, _K["move"])
-    rows = source.raw[mine]
+    rows = source.raw.take(mine)
     buffer_ids = source.rows.event_buffers[mine]
     return pd.DataFrame(
         {
@@ -185,7 +185,7 @@ def vmas(source: Source) -> pd.DataFrame:
     """One row per mmap call."""
     mine = _of_kinds(source, *_MMAPS)
     mine = mine[source.raw["ret"][mine] >= 0]
-    rows = source.raw[mine]
+    rows = source.raw.take(mine)
     buffer_ids = source.rows.event_buffers[mine]
     return pd.DataFrame(
         {

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
+from dmabuf_trace.tables import order_of
 
 UNKNOWN: Final = "<unknown>"
 """Shown for a name that was lost; an empty text means that there is no name."""
@@ -144,25 +145,28 @@ class Names:
 
     def comms(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
         """:meth:`comm` for columns of threads and times."""
-        return self._of_threads(tids, times)[0]
+        entries, index = self._of_threads(tids, times)
+        return np.array([comm for comm, _ in entries], object)[index]
 
     def cgroups(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
         """:meth:`cgroup` for columns of threads and times."""
-        distinct, index = np.unique(self._of_threads(tids, times)[1], return_inverse=True)
-        return np.array([self._cgroups.get(key) for key in distinct.tolist()], object)[index]
+        entries, index = self._of_threads(tids, times)
+        return np.array([self._cgroups.get(cgroup) for _, cgroup in entries], object)[index]
 
     def _of_threads(
         self, tids: NDArray[Any], times: NDArray[Any]
-    ) -> tuple[NDArray[np.object_], NDArray[np.uint64]]:
-        texts = np.full(len(tids), UNKNOWN, object)
-        cgroups: NDArray[np.uint64] = np.zeros(len(tids), np.uint64)
-        order = np.argsort(tids, kind="stable")
+    ) -> tuple[list[tuple[str, int]], NDArray[np.int64]]:
+        """Names and cgroups of threads, and which of them is that of a thread at a time."""
+        entries = [(UNKNOWN, 0)]
+        index = np.zeros(len(tids), np.int64)
+        order = order_of(tids)
         threads, starts = np.unique(tids[order], return_index=True)
         for tid, rows in zip(threads.tolist(), np.split(order, starts[1:]), strict=False):
             if known := self._threads.get(tid):
-                since = np.array([ts for ts, _, _ in known], np.uint64)
-                index = np.searchsorted(since, times[rows].astype(np.uint64), side="right") - 1
-                index = np.maximum(index, 0)
-                texts[rows] = np.array([comm for _, comm, _ in known], object)[index]
-                cgroups[rows] = np.array([cgroup for _, _, cgroup in known], np.uint64)[index]
-        return texts, cgroups
+                index[rows] = len(entries)
+                entries += [(comm, cgroup) for _, comm, cgroup in known]
+                if len(known) > 1:
+                    later = np.array([ts for ts, _, _ in known[1:]], np.uint64)
+                    then = times[rows].astype(np.uint64)
+                    index[rows] += np.searchsorted(later, then, side="right")
+        return entries, index

@@ -287,13 +287,10 @@ class Rows:
         def within(name: str) -> NDArray[Any]:
             rows: NDArray[Any] = getattr(self, name)
             if name.startswith("event_"):
-                return rows[inside]
+                return rows.compress(inside)
             if "ts" in (rows.dtype.names or ()):
-                return rows[(rows["ts"] >= start) & (rows["ts"] < end)]
+                return rows.compress((rows["ts"] >= start) & (rows["ts"] < end))
             first = rows["seen"] if "seen" in (rows.dtype.names or ()) else rows["begin"]
-            lived: NDArray[Any] = rows[
-                (first < end) & ((rows["end"] == 0) | (rows["end"] >= start))
-            ]
-            return lived
+            return rows.compress((first < end) & ((rows["end"] == 0) | (rows["end"] >= start)))
 
         return type(self)(*(within(each.name) for each in fields(self)))

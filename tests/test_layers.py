@@ -32,7 +32,8 @@ LAYERS: Final = (
     ("capture",),
     ("session",),
     ("recorder",),
-    ("names", "tables", "accounting"),
+    ("tables",),
+    ("names", "accounting"),
     ("brackets",),
     ("fds", "calls"),
     ("pairing",),
@@ -81,7 +82,7 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
     "watch",
 }
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
-OFFLINE: Final = {name for name in LEVEL if LEVEL["names"] <= LEVEL[name] <= LEVEL["render"]}
+OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["render"]}
 
 
 def sources() -> list[tuple[str, Path]]:
