@@ -100,7 +100,7 @@ class Lifecycle:
             row["inode"], row["size"] = buffer.buffer, buffer.size
             row["exporter"], row["name"], row["seen"] = exporter, name, snapshot.ts
         found["stack"] = found["user_stack"] = schema.UNKNOWN_STACK
-        found["flags"] = Flag.BEGIN_UNSEEN
+        found["flags"] = Flag.BEGIN_UNSEEN | Flag.LOOK_ONLY
         if snapshot.when == "start":
             found["flags"] |= Flag.BORN_BEFORE
         return found
@@ -113,8 +113,10 @@ class Lifecycle:
             self._unwatched = self._unwatched[~now]
 
     def known(self) -> NDArray[np.uint64]:
-        """Inode numbers of the buffers that are open, and of those released not long ago."""
-        return np.concatenate([self._buffers.open["inode"], self._buffers.released])
+        """Inode numbers that events told of: those that are open, or released not long ago."""
+        opened = self._buffers.open
+        told = opened["inode"][opened["flags"] & Flag.LOOK_ONLY == 0]
+        return np.concatenate([told, self._buffers.released])
 
     def finish(self) -> Rows:
         """The rows that are open now; may be asked for at any time and changes nothing."""

@@ -159,7 +159,11 @@ def moves(source: Source) -> pd.DataFrame:
 
 
 def _alive_at(rows: Structs, buffer_ids: Array, times: Array) -> Array:
-    """How many of these rows each buffer had at a time; those without a known end still count."""
+    """How many of these rows each buffer had at a time; those without a known end still count.
+
+    Those whose begin was not seen don't: that they were there shows only at their end.
+    """
+    rows = rows.compress(rows["begin"] != 0)
     never = np.iinfo(np.uint64).max
     over = np.where(rows["end"] != 0, rows["end"], never)
     over[(rows["end"] == 0) & (rows["flags"] & Flag.END_LOST != 0)] = 0

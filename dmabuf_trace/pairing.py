@@ -149,6 +149,7 @@ class Buffers:
         rows, life = lives.rows, lives.life
 
         rows["inode"][lives.fresh] = lives.key[lives.head]
+        rows["flags"][life[~lives.carried]] &= ~Flag.LOOK_ONLY
         lives.begin(exported, _EXPORT_FIELDS)
         named = (lives.kind == _K["set_name"]) & lives.done
         rows["name"][life[named]] = lives.told("aux", named)

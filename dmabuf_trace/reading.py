@@ -203,7 +203,9 @@ class Read:
         self._events, self._rows = [raw.compress(later)], [_NOTHING.with_events(rows, later)]
         places = np.append(np.cumsum(~later) - 1, NONE)  # the last one is that of no call
         settled = rows.with_events(rows, ~later)
-        return self._made(raw.compress(~later), places[calls[~later]], settled, self.lifecycle.finish())
+        return self._made(
+            raw.compress(~later), places[calls[~later]], settled, self.lifecycle.finish()
+        )
 
     def _last(self) -> Stretch:
         """What is left, and all that stays open."""

@@ -32,6 +32,8 @@ class Flag(IntFlag):
     """It is over, as its address came up again, but no event ended it."""
     OUTLIVED = 16
     """A mapping or pin that was open when its attachment was detached: nothing can end it now."""
+    LOOK_ONLY = 32
+    """A look showed it, and no event is about it so far."""
 
 
 BUFFER_DTYPE: Final = np.dtype(

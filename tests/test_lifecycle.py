@@ -184,7 +184,7 @@ def test_buffers_of_the_start_snapshot_are_born_before_the_trace() -> None:
     rows = lifecycle.finish().buffers
 
     assert listed(rows, "id", "inode", "begin", "size", "flags") == [
-        (1, 7, 0, 4096, OPEN | UNSEEN | Flag.BORN_BEFORE)
+        (1, 7, 0, 4096, OPEN | UNSEEN | Flag.BORN_BEFORE | Flag.LOOK_ONLY)
     ]
     assert lifecycle.names.exporter(rows["exporter"][0].item()) == "system"
 
