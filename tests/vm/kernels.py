@@ -58,7 +58,13 @@ _ROWS = (
         image="linux-image-6.17.13+deb13-amd64",
         headers="",
     ),
-    Kernel("7.2", "trixie-backports", (*_EXPORTERS, "tracepoints", "iterator")),
+    Kernel(
+        "7.2",
+        "trixie-backports",
+        (*_EXPORTERS, "tracepoints", "iterator"),
+        image="linux-image-7.2.12+deb13-amd64",
+        headers="linux-headers-7.2.12+deb13-amd64",
+    ),
 )
 KERNELS = {kernel.name: kernel for kernel in _ROWS}
 WITH_MODULE = {kernel.name: kernel for kernel in _ROWS if kernel.headers}
