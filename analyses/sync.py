@@ -10,13 +10,13 @@ Access itself is not observable: that a buffer was mmap'ed and never bracketed i
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.errnos import INTERRUPTED
 from dmabuf_trace.measure import TIMES, lengths, times
 from dmabuf_trace.units import count_text
 
@@ -52,8 +52,6 @@ SMALLEST: Final = 4096
 
 ENDS: Final = {"process": "cpu_end", "driver": "kernel_end"}
 BEGINS: Final = {"process": "cpu_begin", "driver": "kernel_begin"}
-ERESTARTSYS: Final = 512  # of which the kernel makes EINTR, or makes the call again by itself
-INTERRUPTED: Final = (errno.EINTR, errno.EAGAIN, ERESTARTSYS)
 SYNC: Final = ("cpu_begin", "cpu_end")
 
 

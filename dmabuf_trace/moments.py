@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno as errno_names
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import Holder
 from dmabuf_trace.columns import TABLES
+from dmabuf_trace.errnos import error_name
 from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
 from dmabuf_trace.source import Array, Columns, Source, Structs, kind_names, stacks
 from dmabuf_trace.tables import Flag
@@ -54,7 +54,7 @@ def errors(source: Source) -> pd.DataFrame:
 def _error_names(numbers: Array) -> Array:
     """EBUSY for 16."""
     distinct, index = np.unique(numbers, return_inverse=True)
-    named = [errno_names.errorcode.get(number, str(number)) for number in distinct.tolist()]
+    named = [error_name(number) for number in distinct.tolist()]
     return np.array(named, object)[index]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace import schema
 from dmabuf_trace.analysis import View
+from dmabuf_trace.errnos import INTERRUPTED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +25,6 @@ BY_DESIGN: Final = {
 }
 """Importers that hold a mapping for as long as they hold the buffer: functions in the stack of the
 attach begin so; drivers known to, for attaches without a stack."""
-
-RESTARTS: Final = tuple(-number for number in (4, 11, 512))
-"""EINTR, EAGAIN, and ERESTARTSYS, that the kernel turns into EINTR or restarts by itself."""
 
 _LIVING: Final = [kind.name for kind in schema.KINDS if kind.timed and not kind.part]
 """Kinds of call that a thread on its way out does not make."""
@@ -276,7 +274,7 @@ def _restarted(facts: Facts) -> Found:
     last = events[events["kind"].isin(_LIVING)].groupby("tid")["ts"].max()
     # a thread of which nothing more is seen may have been killed by that signal
     lived = then["kind"].notna() | (syncs["tid"].map(last) > syncs["ts"])
-    asked = syncs["ret"].isin(RESTARTS) & lived
+    asked = (-syncs["ret"]).isin(INTERRUPTED) & lived
     given_up = syncs[asked & ~again.fillna(False).astype(bool)]
     return Found(int(asked.sum()), _broken((given_up, "ts", "interrupted and not restarted")))
 

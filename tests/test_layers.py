@@ -17,7 +17,7 @@ from tests.build import Build
 ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
-    ("version", "errors", "threads"),
+    ("version", "errors", "errnos", "threads"),
     ("kinds",),
     ("schema", "units"),
     ("probes", "symbols", "cgroups", "libbcc"),
@@ -59,6 +59,7 @@ LAYERS: Final = (
 FOUNDATION: Final = {
     "version",
     "errors",
+    "errnos",
     "threads",
     "kinds",
     "schema",

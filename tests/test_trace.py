@@ -208,7 +208,8 @@ def test_errors_with_their_names(file: Path) -> None:
     k.export(exporter="vgem", errno=12)
     buffer = k.export(exporter="system")
     k.attach(buffer, "gpu", errno=16, dur=5 * US)
-    k.event("cpu_begin", buffer=buffer.inode, ret=-4)
+    for number in (4, 512, 515):
+        k.event("cpu_begin", buffer=buffer.inode, ret=-number)
 
     assert only(
         trace.open(k.write(file)).errors, "kind", "error", "exporter", "device", "inode", "call_ns"
@@ -216,6 +217,8 @@ def test_errors_with_their_names(file: Path) -> None:
         ("export", "ENOMEM", "vgem", None, None, 0),
         ("attach", "EBUSY", "system", "gpu", 41, 5 * US),
         ("cpu_begin", "EINTR", "system", None, 41, 0),
+        ("cpu_begin", "ERESTARTSYS", "system", None, 41, 0),
+        ("cpu_begin", "515", "system", None, 41, 0),
     ]
 
 

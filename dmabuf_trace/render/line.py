@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
 
 from dmabuf_trace import schema
+from dmabuf_trace.errnos import error_name
 from dmabuf_trace.names import Names
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, duration_text
@@ -25,10 +25,6 @@ def _fields(event: Event) -> Fields:
     if isinstance(event, dict):
         return event
     return dict(zip(event.dtype.names or (), event.item(), strict=True))
-
-
-def _error(ret: int) -> str:
-    return errno.errorcode.get(-ret, str(-ret))
 
 
 def _kind(event: Fields) -> str:
@@ -140,7 +136,7 @@ def what(event: Event, names: Names) -> str:
     kind = _kind(fields)
     parts = [_DETAIL[kind](fields, names)] if kind in _DETAIL else []
     if fields["ret"] < 0:
-        parts.append(f"FAILED {_error(fields['ret'])}")
+        parts.append(f"FAILED {error_name(-fields['ret'])}")
     if kind in _TIMED:
         parts.append(f"dur {duration_text(fields['dur'])}")
     return printable("  ".join(parts))
@@ -180,7 +176,7 @@ def event_json(event: Event, names: Names) -> dict[str, Any]:
         "ret": fields["ret"],
     }
     if fields["ret"] < 0:
-        found["error"] = _error(fields["ret"])
+        found["error"] = error_name(-fields["ret"])
     if kind in _TIMED:
         found["dur_ns"] = fields["dur"]
     if kind in _STACKED:
