@@ -77,11 +77,14 @@ class ExportFlag(enum.IntFlag):
     EAGER = 1 << 1
     CONTIGUOUS = 1 << 2
     DYNAMIC = 1 << 3
+    CARELESS = 1 << 4
+    NO_P2P = 1 << 5
 
 
 FORCE: Final = 1 << 0  # of DETACH
 DYNAMIC_IMPORTER: Final = 1 << 0  # of ATTACH
 LAZY: Final = 1 << 1  # of ATTACH, with DYNAMIC_IMPORTER
+P2P: Final = 1 << 2  # of ATTACH, with DYNAMIC_IMPORTER
 
 
 class Access(enum.IntFlag):
@@ -121,6 +124,8 @@ class Counters:
     pin_failed: int
     unpin: int
     move_notify: int
+    p2p_ok: int
+    p2p_failed: int
     fence_created: int
     fence_signalled: int
     notified: int
@@ -363,7 +368,7 @@ class Ref:
     ) -> int:
         """Attach an importer device to any dma-buf; returns the handle.
 
-        `flags`: DYNAMIC_IMPORTER, also with LAZY, or none for a static one.
+        `flags`: DYNAMIC_IMPORTER, also with LAZY and P2P, or none for a static one.
         With `leak` the handle is leaked at once, and of no more use.
         """
         number = fd if isinstance(fd, int) else fd.fd
@@ -412,7 +417,10 @@ class Ref:
         fcntl.ioctl(self.fd, Request.LEAK_REF, _FD.pack(number))
 
     def move(self, fd: int | Buffer) -> None:
-        """Tell the dynamic importers, then give the buffer new pages; EBUSY while pinned."""
+        """Tell the dynamic importers, then give the buffer new pages; EBUSY while pinned.
+
+        A careless exporter forgets pins.
+        """
         number = fd if isinstance(fd, int) else fd.fd
         fcntl.ioctl(self.fd, Request.MOVE, _FD.pack(number))
 

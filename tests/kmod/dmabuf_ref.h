@@ -23,10 +23,13 @@
 #define DMABUF_REF_EAGER	(1U << 1)	/* allocate now, not late */
 #define DMABUF_REF_CONTIGUOUS	(1U << 2)	/* one block in any case */
 #define DMABUF_REF_DYNAMIC	(1U << 3)	/* the exporter can pin, and move */
+#define DMABUF_REF_CARELESS	(1U << 4)	/* and its pins hold nothing: a bug */
+#define DMABUF_REF_NO_P2P	(1U << 5)	/* refuses peer-to-peer at attach */
 
 /* dmabuf_ref_attach.flags */
 #define DMABUF_REF_DYNAMIC_IMPORTER	(1U << 0)	/* can be told of a move */
 #define DMABUF_REF_LAZY	(1U << 1)	/* and then unmaps late: see ATTACH */
+#define DMABUF_REF_P2P	(1U << 2)	/* and asks for peer-to-peer */
 
 /* dmabuf_ref_handle.flags, for DETACH only */
 #define DMABUF_REF_FORCE	(1U << 0)	/* unmap and vunmap first */
@@ -75,8 +78,12 @@ enum dmabuf_ref_usage {
  * struct dmabuf_ref_export - create a buffer; the ioctl returns its fd
  * @size:	in: bytes, 1 to DMABUF_REF_MAX_SIZE; out: rounded up to pages
  * @ino:	out: inode number, the identity of the buffer
- * @flags:	in: DMABUF_REF_READONLY, _EAGER, _CONTIGUOUS, _DYNAMIC
+ * @flags:	in: DMABUF_REF_READONLY, _EAGER, _CONTIGUOUS, _DYNAMIC, _NO_P2P, and
+ *		with _DYNAMIC also _CARELESS
  * @reserved:	in: 0
+ *
+ * A careless exporter grants every pin, and moves the buffer all the same: only
+ * a vmap holds it where it is.
  */
 struct dmabuf_ref_export {
 	__u64 size;
@@ -89,7 +96,7 @@ struct dmabuf_ref_export {
  * struct dmabuf_ref_attach - attach any dma-buf; the ioctl returns a handle
  * @fd:		in: a dma-buf of any exporter
  * @importer:	in: enum dmabuf_ref_importer
- * @flags:	in: 0, or DMABUF_REF_DYNAMIC_IMPORTER with or without _LAZY
+ * @flags:	in: 0, or DMABUF_REF_DYNAMIC_IMPORTER with or without _LAZY, _P2P
  * @reserved:	in: 0
  *
  * A dynamic exporter must not move a buffer that is mapped by a static
@@ -101,6 +108,9 @@ struct dmabuf_ref_export {
  * Told of a move, a dynamic importer unmaps at once all that the handle has
  * mapped; a lazy one keeps it until the next MAP, which first unmaps it, or
  * until UNMAP or DETACH.
+ *
+ * One with _P2P could reach into the exporter's device, and says so; an
+ * exporter with DMABUF_REF_NO_P2P takes that back.
  *
  * The handle belongs to the open file of /dev/dmabuf_ref: the last close of
  * that file unmaps, detaches and puts what is left.
@@ -238,6 +248,9 @@ struct dmabuf_ref_fence {
  * @unpin:		dma_buf_unpin()
  * @move_notify:	dma_buf_invalidate_mappings(), up to 7.0
  *			dma_buf_move_notify()
+ * @p2p_ok:		dma_buf_dynamic_attach() with DMABUF_REF_P2P that returned an
+ *			attachment with peer2peer
+ * @p2p_failed:		likewise, without: the exporter refused it
  * @fence_created:	dma_fence_init(), and dma_resv_add_fence() with it
  * @fence_signalled:	dma_fence_signal(), once for each fence; counted just
  *			before, so that whoever waited finds it counted
@@ -316,6 +329,8 @@ struct dmabuf_ref_counters {
 	__u64 pin_failed;
 	__u64 unpin;
 	__u64 move_notify;
+	__u64 p2p_ok;
+	__u64 p2p_failed;
 	__u64 fence_created;
 	__u64 fence_signalled;
 	__u64 notified;

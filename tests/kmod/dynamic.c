@@ -23,7 +23,7 @@ int ref_op_pin(struct dma_buf_attachment *attach)
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 	ret = ref_fault(DMABUF_REF_OP_PIN);
-	if (!ret) {
+	if (!ret && !buf->careless) {
 		mutex_lock(&buf->lock);
 		buf->pins++;
 		mutex_unlock(&buf->lock);
@@ -39,9 +39,11 @@ void ref_op_unpin(struct dma_buf_attachment *attach)
 
 	dma_resv_assert_held(attach->dmabuf->resv);
 	ref_fault(DMABUF_REF_OP_UNPIN);
-	mutex_lock(&buf->lock);
-	buf->pins--;
-	mutex_unlock(&buf->lock);
+	if (!buf->careless) {
+		mutex_lock(&buf->lock);
+		buf->pins--;
+		mutex_unlock(&buf->lock);
+	}
 	ref_inc(op_unpin);
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
     LAZY,
+    P2P,
     PAGE_SIZE,
     Direction,
     ExportFlag,
@@ -130,9 +131,19 @@ def check_pins_that_fail(ref: Ref) -> None:
                 ref.map(static)
 
 
+def check_peer_to_peer(ref: Ref) -> None:
+    """peer-to-peer is an importer's to ask for, and an exporter's to refuse"""
+    for flag, answer in ((0, "p2p_ok"), (ExportFlag.NO_P2P, "p2p_failed")):
+        with ref.export(SIZE, ExportFlag.DYNAMIC | flag) as buffer:
+            with counted(ref, live_handles=1, **{answer: 1}, **ATTACHED):
+                ref.attach(buffer, flags=DYNAMIC_IMPORTER | P2P)
+            with counted(ref, live_handles=1, **ATTACHED):
+                ref.attach(buffer, flags=DYNAMIC_IMPORTER)
+
+
 def check_flags_of_an_attachment(ref: Ref) -> None:
     """attach refuses flags that it does not know, before it does anything"""
     with ref.export(SIZE) as buffer:
-        for flags in LAZY, 4, 4 | DYNAMIC_IMPORTER, 1 << 31:
+        for flags in LAZY, P2P, P2P | LAZY, 8, 8 | DYNAMIC_IMPORTER, 1 << 31:
             with counted(ref), refused(errno.EINVAL):
                 ref.attach(buffer, flags=flags)

@@ -53,6 +53,9 @@ static int negotiate(struct ref_buffer *buf, struct dma_buf_attachment *attach)
 		return ret;
 	}
 	attach->priv = attachment;
+	/* Set by the core if the importer asks for it; the exporter's to clear. */
+	if (buf->no_p2p)
+		attach->peer2peer = false;
 	ref_inc(live_attachments);
 	return 0;
 }
@@ -366,6 +369,8 @@ static struct ref_buffer *create_buffer(u64 size, u32 flags)
 	INIT_LIST_HEAD(&buf->attachments);
 	buf->nr_pages = size >> PAGE_SHIFT;
 	buf->dynamic = flags & DMABUF_REF_DYNAMIC;
+	buf->careless = flags & DMABUF_REF_CARELESS;
+	buf->no_p2p = flags & DMABUF_REF_NO_P2P;
 	buf->contiguous = buf->nr_pages == 1 || (flags & DMABUF_REF_CONTIGUOUS);
 
 	if (flags & DMABUF_REF_EAGER) {

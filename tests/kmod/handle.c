@@ -94,6 +94,7 @@ static struct ref_handle *handle_create(const struct dmabuf_ref_attach *req)
 	INIT_LIST_HEAD(&handle->mappings);
 	handle->dynamic = req->flags & DMABUF_REF_DYNAMIC_IMPORTER;
 	handle->lazy = req->flags & DMABUF_REF_LAZY;
+	handle->p2p = req->flags & DMABUF_REF_P2P;
 
 	handle->dmabuf = ref_dmabuf_get(req->fd);
 	if (IS_ERR(handle->dmabuf)) {
@@ -125,9 +126,11 @@ int ref_attach(struct ref_file *file, const struct dmabuf_ref_attach *req)
 	int ret;
 
 	if (req->importer >= DMABUF_REF_NR_IMPORTERS || req->reserved ||
-	    req->flags & ~(DMABUF_REF_DYNAMIC_IMPORTER | DMABUF_REF_LAZY))
+	    req->flags & ~(DMABUF_REF_DYNAMIC_IMPORTER | DMABUF_REF_LAZY |
+			   DMABUF_REF_P2P))
 		return -EINVAL;
-	if (req->flags == DMABUF_REF_LAZY)
+	/* The others are ways to be a dynamic importer. */
+	if (req->flags && !(req->flags & DMABUF_REF_DYNAMIC_IMPORTER))
 		return -EINVAL;
 
 	handle = handle_create(req);

@@ -24,6 +24,7 @@
  * @gone: detached or leaked: not in a table
  * @dynamic: the importer is a dynamic one; constant
  * @lazy: told of a move, it unmaps before its next map, not at once; constant
+ * @p2p: the importer asks for peer-to-peer; constant
  * @stale: it was told, and has not; under the dma_resv lock
  * @dmabuf: with a reference; constant
  * @attach: constant
@@ -40,6 +41,7 @@ struct ref_handle {
 	bool gone;
 	bool dynamic;
 	bool lazy;
+	bool p2p;
 	bool stale;
 	struct dma_buf *dmabuf;
 	struct dma_buf_attachment *attach;

@@ -61,6 +61,11 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
         os.sched_yield()
 
 
+def waits_in(tid: int | None, function: str) -> bool:
+    """Does a thread of this process wait in that function of the kernel?"""
+    return Path(f"/proc/self/task/{tid}/wchan").read_text().startswith(function)
+
+
 def in_child(call: Callable[[], object]) -> int:
     """Start `call` in a process of its own; its exit status is 0 if the call returned."""
     child = os.fork()

@@ -102,17 +102,26 @@ static const struct dma_buf_attach_ops dynamic_importer_ops = {
 	.invalidate_mappings = on_move,
 };
 
+static const struct dma_buf_attach_ops p2p_importer_ops = {
+	.allow_peer2peer = true,
+	.invalidate_mappings = on_move,
+};
+
 struct dma_buf_attachment *ref_import_attach(struct ref_handle *handle,
 					     struct device *dev)
 {
+	const struct dma_buf_attach_ops *ops =
+		handle->p2p ? &p2p_importer_ops : &dynamic_importer_ops;
 	struct dma_buf_attachment *attach;
 
 	if (handle->dynamic)
-		attach = dma_buf_dynamic_attach(handle->dmabuf, dev,
-						&dynamic_importer_ops, handle);
+		attach = dma_buf_dynamic_attach(handle->dmabuf, dev, ops,
+						handle);
 	else
 		attach = dma_buf_attach(handle->dmabuf, dev);
 	ref_result(IS_ERR(attach), attach);
+	if (handle->p2p && !IS_ERR(attach))
+		ref_result(!attach->peer2peer, p2p);
 	return attach;
 }
 

@@ -64,6 +64,8 @@ void ref_faults_end(const struct ref_file *owner);
  * @attachments: list of struct ref_attachment
  * @nr_pages: its size, constant
  * @dynamic: it has the operations of dynamic.c, constant
+ * @careless: its pins are granted and not counted, constant
+ * @no_p2p: it refuses peer-to-peer, constant
  * @pins: while there are any, the storage stays where it is; a vmap is one
  * @contiguous: the layout asked for; once there are pages, the one they have
  * @storage: NULL until first use; replaced when the buffer moves
@@ -73,6 +75,8 @@ struct ref_buffer {
 	struct list_head attachments;
 	unsigned int nr_pages;
 	bool dynamic;
+	bool careless;
+	bool no_p2p;
 	unsigned int pins;
 	bool contiguous;
 	struct ref_storage *storage;

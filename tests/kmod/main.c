@@ -26,7 +26,11 @@ static int ioctl_export(struct dmabuf_ref_export __user *arg)
 		return -EFAULT;
 	if (!req.size || req.size > DMABUF_REF_MAX_SIZE || req.reserved ||
 	    req.flags & ~(DMABUF_REF_READONLY | DMABUF_REF_EAGER |
-			  DMABUF_REF_CONTIGUOUS | DMABUF_REF_DYNAMIC))
+			  DMABUF_REF_CONTIGUOUS | DMABUF_REF_DYNAMIC |
+			  DMABUF_REF_CARELESS | DMABUF_REF_NO_P2P))
+		return -EINVAL;
+	if ((req.flags & DMABUF_REF_CARELESS) &&
+	    !(req.flags & DMABUF_REF_DYNAMIC))
 		return -EINVAL;
 
 	dmabuf = ref_export(PAGE_ALIGN(req.size), req.flags);

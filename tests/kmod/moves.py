@@ -81,6 +81,23 @@ def check_move_refusals(ref: Ref) -> None:
             ref.move(fd)
 
 
+def check_move_by_a_careless_exporter(ref: Ref) -> None:
+    """a careless exporter grants pins and moves what is pinned; a vmap holds it all the same"""
+    with ref.export(SIZE, MOVABLE | ExportFlag.CARELESS) as buffer, buffer.mmap() as vma:
+        vma.write(0, b"kept")
+        handle = ref.attach(buffer, flags=DYNAMIC_IMPORTER)
+        with counted(ref, pin_ok=1, op_pin_ok=1):
+            ref.pin(handle)
+        with counted(ref, notified=1, **MOVED):
+            ref.move(buffer)
+        assert vma.read(0, 4) == b"kept"
+        with _stays(ref, buffer):
+            ref.vmap(handle)
+        ref.vunmap(handle)
+        with counted(ref, unpin=1, op_unpin=1):
+            ref.unpin(handle)
+
+
 def _stays_for_a_map(ref: Ref, buffer: Buffer, handle: int) -> bool:
     """Map a dynamic importer: a core that maps at attach also pins for this, until the unmap."""
     ref.map(handle)

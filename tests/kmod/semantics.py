@@ -59,7 +59,8 @@ def check_export_refusals(ref: Ref) -> None:
             (0, 0),
             ((256 << 20) + 1, 0),
             (1 << 63, 0),
-            (SIZE, 1 << 4),
+            (SIZE, ExportFlag.CARELESS),
+            (SIZE, 1 << 6),
             (SIZE, 1 << 31),
         ):
             with refused(errno.EINVAL):

@@ -95,6 +95,7 @@ def test_flags_are_the_headers() -> None:
     assert header_bit("FORCE") == client.FORCE
     assert header_bit("DYNAMIC_IMPORTER") == client.DYNAMIC_IMPORTER
     assert header_bit("LAZY") == client.LAZY
+    assert header_bit("P2P") == client.P2P
 
 
 def test_every_counter_is_documented_and_every_device_named() -> None:
