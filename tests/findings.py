@@ -7,8 +7,14 @@ in the latter the same is done as it should be. Standard library only.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +32,12 @@ from tests.kmod.client import (
     sync_end,
     sync_start,
 )
+from tests.kmod.harness import wait_until, waits_in
 
 FRAMES: Final = 60
 FENCE_US: Final = 20_000
+DISTURBED: Final = {"interrupted": False, "restarted": True}
+"""Buffers whose CPU access gets a signal, and whether the kernel makes the call again by itself."""
 LOCAL: Final = Path("/tmp/findings")  # noqa: S108 - the guest's own: a share is slow and may lag
 
 
@@ -62,6 +71,52 @@ def brackets(ref: Ref, *, clean: bool) -> None:
     vma.close()
 
 
+class Interrupted(Exception):  # noqa: N818 - no error
+    """Raised by a handler, so that Python does not make the call again by itself."""
+
+
+def _interrupt(*_: object) -> None:
+    raise Interrupted
+
+
+def disturbed(call: Callable[[], object], after: Callable[[], object], *, restart: bool) -> None:
+    """A call that waits for a fence gets a signal, and fails with EINTR; ``after`` comes next.
+
+    With ``restart`` (SA_RESTART) the kernel makes it again by itself.
+    """
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGUSR1, (lambda *_: None) if restart else _interrupt)
+    signal.siginterrupt(signal.SIGUSR1, not restart)
+    main = threading.get_ident(), threading.get_native_id()
+
+    def disturb() -> None:
+        wait_until(lambda: waits_in(main[1], "dma_fence"), "the call waits")
+        signal.pthread_kill(main[0], signal.SIGUSR1)
+        os.read(woken, 1)
+        after()
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    with suppress(Interrupted):
+        call()
+    thread.join()
+
+
+def signals(ref: Ref, *, clean: bool) -> None:
+    """CPU access that a signal interrupts, and that is not begun again."""
+    for name, restart in DISTURBED.items():
+        buffer = named(ref, name)
+        fence = ref.fence(buffer)
+        begin = partial(sync_start, buffer.fd)
+        disturbed(begin, partial(ref.signal, fence), restart=restart)
+        if clean and not restart:
+            sync_start(buffer.fd)
+        if clean or restart:
+            sync_end(buffer.fd)
+
+
 def devices(ref: Ref, *, clean: bool) -> None:
     """A pin that is kept, a mapping that nobody gives back, a map for every frame, a fence."""
     buffer = named(ref, "pinned", ExportFlag.DYNAMIC | ExportFlag.EAGER)
@@ -72,6 +127,16 @@ def devices(ref: Ref, *, clean: bool) -> None:
         ref.move(buffer)
     else:
         ref.leak(handle)
+    buffer = named(ref, "moved", ExportFlag.DYNAMIC | ExportFlag.EAGER | ExportFlag.CARELESS)
+    handle = ref.attach(buffer, Importer.IMP64, flags=DYNAMIC_IMPORTER)
+    ref.pin(handle)
+    if clean:
+        ref.unpin(handle)
+        ref.move(buffer)
+    else:
+        ref.move(buffer)
+        ref.unpin(handle)
+    ref.detach(handle)
     buffer = named(ref, "left-mapped")
     handle = ref.attach(buffer, Importer.IMP64)
     ref.map(handle)
@@ -110,6 +175,7 @@ def work(*, clean: bool) -> None:
     """What is recorded; buffers are given back when this process ends."""
     with Ref() as ref:
         brackets(ref, clean=clean)
+        signals(ref, clean=clean)
         devices(ref, clean=clean)
         frames(ref, clean=clean)
 

@@ -34,7 +34,7 @@ from tests.kmod.client import (
     sync_start,
     unload,
 )
-from tests.kmod.harness import wait_until
+from tests.kmod.harness import wait_until, waits_in
 
 PAGE: Final = 4096
 FUNCTIONS: Final = 11
@@ -60,11 +60,6 @@ def _until_probed(ref: Ref) -> None:
         return recording.read_bytes().count(b'"symbol":"dmabuf_ref:') == FUNCTIONS
 
     wait_until(probed, "all operations are probed")
-
-
-def _waits_in(thread: threading.Thread, function: str) -> bool:
-    task = Path(f"/proc/self/task/{thread.native_id}")
-    return (task / "wchan").read_text().startswith(function)
 
 
 def _overlapped(
@@ -102,7 +97,7 @@ def _locked(ref: Ref) -> Marks:
         wait_until(lambda: ref.counters().gate_waiters == 1, "the first map holds the lock")
         mark = _overlapped(
             lambda: ref.map(second),
-            lambda thread: _waits_in(thread, "dma_buf_map_attachment_unlocked"),
+            lambda thread: waits_in(thread.native_id, "dma_buf_map_attachment_unlocked"),
             lambda: gate.gate(False, Op.MAP),
         )
         holder.join()
@@ -147,7 +142,7 @@ def _slow_own_pin(ref: Ref) -> Marks:
 def _fenced(ref: Ref, buffer: Buffer, usage: Usage, call: Callable[[], object]) -> Marks:
     fence = ref.fence(buffer, usage)
     mark = _overlapped(
-        call, lambda thread: _waits_in(thread, "dma_fence"), lambda: ref.signal(fence)
+        call, lambda thread: waits_in(thread.native_id, "dma_fence"), lambda: ref.signal(fence)
     )
     return {**mark, "buffer": buffer.ino}
 

@@ -11,7 +11,7 @@ import pytest
 from dmabuf_trace import trace
 from dmabuf_trace.analysis import records, registry
 from dmabuf_trace.trace import Trace
-from tests.findings import FRAMES
+from tests.findings import DISTURBED, FRAMES
 from tests.vm import run_guest
 from tests.vm.kernels import WITH_MODULE
 
@@ -64,19 +64,43 @@ def test_brackets_of_cpu_access(found: Recordings) -> None:
         ("stray-end", "end without a begin", 1),
         ("wrong-way", "ends in another direction", 1),
         ("never-synced", "mmap'ed, never bracketed", 1),
+        ("interrupted", "interrupted, not tried again", 1),
     }
     assert found.rows("clean", "sync", "findings") == []
+
+
+@pytest.mark.parametrize("name", ["misuse", "clean"])
+def test_interrupted_calls_by_the_name_of_their_error(found: Recordings, name: str) -> None:
+    (row,) = found.rows(name, "errors", "errors")
+
+    assert (row["kind"], row["error"], row["calls"]) == ("cpu_begin", "ERESTARTSYS", 2)
+    syncs = found[name].events[found[name].events["kind"] == "cpu_begin"]
+    inodes = found[name].buffers.set_index("name")["inode"]
+    calls = {each: syncs.loc[syncs["inode"] == inodes[each], "ret"].tolist() for each in DISTURBED}
+    assert calls == {
+        "interrupted": [-512] if name == "misuse" else [-512, 0],
+        "restarted": [-512, 0],  # by the kernel: its process made one call
+    }
 
 
 def test_a_pin_that_is_kept(found: Recordings) -> None:
     def kept(name: str) -> list[tuple[str, str]]:
         pins = found.rows(name, "pins", "pins", min_age="1us")
-        return [(row["buffer"], row["state"]) for row in pins]
+        return sorted((row["buffer"], row["state"]) for row in pins)
 
-    assert kept("misuse") == [("pinned", "pinned")]
-    assert kept("clean") == [("pinned", "unpinned")]
-    assert [row["buffer"] for row in found.rows("clean", "pins", "moves")] == ["pinned"]
-    assert found.rows("clean", "pins", "moved_pinned") == []
+    assert kept("misuse") == [("moved", "unpinned"), ("pinned", "pinned")]
+    assert kept("clean") == [("moved", "unpinned"), ("pinned", "unpinned")]
+
+
+def test_a_buffer_that_moves_while_it_is_pinned(found: Recordings) -> None:
+    def moved(name: str, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        rows = found.rows(name, "pins", table)
+        return sorted((row["buffer"], *(row[column] for column in columns)) for row in rows)
+
+    assert moved("misuse", "moved_pinned", "pins", "mappings") == [("moved", 1, 0)]
+    assert moved("misuse", "moves", "moves", "moves_pinned") == [("moved", 1, 1)]
+    assert moved("clean", "moved_pinned") == []
+    assert moved("clean", "moves", "moves", "moves_pinned") == [("moved", 1, 0), ("pinned", 1, 0)]
 
 
 def test_a_mapping_that_nobody_gives_back(found: Recordings) -> None:
@@ -113,10 +137,14 @@ def test_growth_and_a_pool_that_stands(found: Recordings) -> None:
 
 
 def test_the_fence_that_a_map_waited_for(found: Recordings) -> None:
-    (wait,) = found.rows("misuse", "fences", "longest")
+    def waits(name: str) -> Rows:
+        """Those of CPU access have tests of their own."""
+        longest = found.rows(name, "fences", "longest")
+        return [row for row in longest if row["buffer"] not in DISTURBED]
 
+    (wait,) = waits("misuse")
     assert (wait["buffer"], wait["call"], wait["result"]) == ("fenced", "map", "signalled")
-    assert found.rows("clean", "fences", "longest") == []
+    assert waits("clean") == []
     parts = found.rows("misuse", "devices", "map_parts")
     assert sum(row["fence_wait_ns"] for row in parts) == wait["wait_ns"]
 
@@ -135,9 +163,11 @@ def test_rules_of_the_contract(found: Recordings) -> None:
         return {row["rule"]: row["verdict"] for row in found.rows(name, "contract", "rules")}
 
     broken = {rule for rule, verdict in verdicts("misuse").items() if verdict == "violated"}
-    assert broken == {"cpu_access_bracketed", "mapping_not_held"}
+    assert broken == {"cpu_access_bracketed", "mapping_not_held", "sync_restarted"}
     violations = {row["buffer"] for row in found.rows("misuse", "contract", "violations")}
-    assert violations == {"open-bracket", "stray-end", "wrong-way", "left-mapped"}
+    brackets = {"open-bracket", "stray-end", "wrong-way", "interrupted"}
+    assert violations == {*brackets, "left-mapped"}
     assert "violated" not in verdicts("clean").values()
     kept = {rule for rule, verdict in verdicts("clean").items() if verdict == "passed"}
     assert {"map_attached", "unmap_once", "pin_balanced", "detach_before_release"} <= kept
+    assert "sync_restarted" in kept
