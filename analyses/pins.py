@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins: who keeps what where it is, and what was moved.
+"""Pins: who keeps what where it is, and what was moved; peer-to-peer, asked for and granted.
 
 Pins are those that importers made, except in their own table: those that the core made by itself,
 within an attach or a map, for importers that can't follow a move. The exporter's function alone
 shows these, for how long they are held it does not. A device's peak counts a buffer once, however
 often it is pinned. A buffer must not move while it is pinned; those of the core are not counted
-there.
+there. Peer-to-peer counts where the attach succeeded: an exporter may also refuse all of it.
 """
 
 from __future__ import annotations
@@ -78,6 +78,15 @@ FINDING_COLUMNS: Final = (
     Column("comm", "text", "moved by"),
     Column("pid", "id", "pid", spare=True),
 )
+P2P_COLUMNS: Final = (
+    Column("exporter", "text", "exporter"),
+    Column("device", "text", "device"),
+    Column("driver", "text", "driver", spare=True),
+    Column("bus", "text", "bus", spare=True),
+    Column("attaches", "count", "attaches"),
+    Column("granted", "count", "granted"),
+    Column("refused", "count", "refused"),
+)
 _IDENTITY: Final = ["device", "driver", "bus"]
 
 
@@ -90,7 +99,11 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
             table = table[table["exporter"] == exporter]
         return table[table["device"] == of_device] if of_device else table
 
-    pins = chosen(view.pins.assign(exporter=view.pins["buffer_id"].map(exporters)))
+    def of_exporter(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(exporter=table["buffer_id"].map(exporters))
+
+    pins = chosen(of_exporter(view.pins))
+    attachments = chosen(of_exporter(view.attachments))
     operations = chosen(view.operations[view.operations["operation"] == "pin"])
     moves = chosen(_moves(view), of_device="")
     held = _held(view, pins, min_age)
@@ -127,9 +140,16 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
             pick(FINDING_COLUMNS, against),
             view.empty(("pin", "unpin", "move"), "none"),
         ),
+        Table(
+            "p2p",
+            "Peer-to-peer asked for",
+            P2P_COLUMNS,
+            _peer_to_peer(attachments),
+            view.empty(("attach",), "none"),
+        ),
     )
     inodes = (*held["inode"].dropna().tolist(), *against["inode"].dropna().tolist())
-    notes = tuple(_notes(view, pins, operations, against))
+    notes = (*_notes(view, pins, operations, against), *_p2p_notes(attachments))
     return Answer(tables, notes, tuple(dict.fromkeys(inodes)))
 
 
@@ -213,6 +233,25 @@ def _moved(moves: pd.DataFrame) -> pd.DataFrame:
     sums = moves.groupby("buffer_id", dropna=False)[["mapped", "pinned"]].sum(min_count=1)
     rows = rows.assign(moves_mapped=sums["mapped"], moves_pinned=sums["pinned"])
     return pick(MOVE_COLUMNS, rows.sort_values("moves", ascending=False, kind="stable"))
+
+
+def _peer_to_peer(attachments: pd.DataFrame) -> pd.DataFrame:
+    """What came of it, where importers asked."""
+    keys = ["exporter", *_IDENTITY]
+    asked = attachments[attachments["p2p"].isin(["granted", "refused"])]
+    answers = {each: asked["p2p"] == each for each in ("granted", "refused")}
+    groups = asked.assign(**answers).groupby(keys, dropna=False)
+    counts = {each: (each, "sum") for each in answers}
+    return pick(P2P_COLUMNS, groups.agg(attaches=("id", "size"), **counts).reset_index())
+
+
+def _p2p_notes(attachments: pd.DataFrame) -> Iterator[str]:
+    unknown = attachments["begin"].notna() & attachments["p2p"].isna()
+    if count := int(unknown.sum()):
+        yield (
+            f"{count_text(count, 'attach', 'attaches')} of dynamic importers without peer-to-peer: "
+            "whether they asked for it was not recorded"
+        )
 
 
 def _notes(

@@ -10,14 +10,18 @@ INLINE void on_attach(void *ctx, struct call *call, u64 returned)
 {
 	struct event event = { .kind = EV_ATTACH, .ret = pointer_error(returned) };
 	struct dma_buf_attachment *attachment = (void *)returned;
-	bool peer2peer = 0;
+	const struct dma_buf_attach_ops *importer_ops = (void *)call->third;
+	bool allowed = 0, peer2peer = 0;
 
 	event.buffer = dmabuf_inode((struct dma_buf *)call->first);
 	learn_buffer((struct dma_buf *)call->first, event.buffer);
 	event.value = call->second;
 	event.aux = intern_device((struct device *)call->second, EV_ATTACH);
-	if (call->third)
+	if (importer_ops) {
+		READ(allowed, importer_ops->allow_peer2peer);
 		event.detail |= ATTACH_DYNAMIC;
+		event.detail |= allowed ? ATTACH_P2P_ASKED : ATTACH_P2P_NOT_ASKED;
+	}
 	if (!event.ret) {
 		event.object = returned;
 		READ(peer2peer, attachment->peer2peer);

@@ -90,6 +90,10 @@ struct device {
 	struct device_driver *driver;
 } KERNEL_STRUCT;
 
+struct dma_buf_attach_ops {
+	bool allow_peer2peer;
+} KERNEL_STRUCT;
+
 struct dma_buf_attachment {
 	struct dma_buf *dmabuf;
 	struct device *dev;

@@ -176,6 +176,8 @@ enum loss_cause {
 #define UNKNOWN_STACK (-1)
 #define ATTACH_DYNAMIC 1
 #define ATTACH_PEER2PEER 2
+#define ATTACH_P2P_ASKED 4
+#define ATTACH_P2P_NOT_ASKED 8
 #define SYNC_END 4
 #define MAP_CACHED 4
 #define MAP_ENTRIES_SHIFT 8

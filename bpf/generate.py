@@ -85,6 +85,8 @@ def header() -> str:
         f"#define UNKNOWN_STACK ({schema.UNKNOWN_STACK})",
         f"#define ATTACH_DYNAMIC {schema.ATTACH_DYNAMIC}",
         f"#define ATTACH_PEER2PEER {schema.ATTACH_PEER2PEER}",
+        f"#define ATTACH_P2P_ASKED {schema.ATTACH_P2P_ASKED}",
+        f"#define ATTACH_P2P_NOT_ASKED {schema.ATTACH_P2P_NOT_ASKED}",
         f"#define SYNC_END {schema.SYNC_END}",
         f"#define MAP_CACHED {schema.MAP_CACHED}",
         f"#define MAP_ENTRIES_SHIFT {schema.MAP_ENTRIES_SHIFT}",

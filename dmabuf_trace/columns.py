@@ -44,6 +44,7 @@ TABLES: Final = {
         "driver": "its driver; empty: none bound",
         "bus": "its bus; empty: none",
         "importer": "static or dynamic; NA: the attach was not seen",
+        "p2p": "peer-to-peer: granted, refused, not asked; NA: not known",
         "begin": "when it was attached; NA: not seen",
         "end": "when it was detached; NA: attached, or not seen",
         "seen": "when it was first seen in any way",

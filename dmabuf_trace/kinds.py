@@ -77,7 +77,9 @@ KINDS: Final = (
         object="struct dma_buf_attachment; 0 on failure",
         value="struct device",
         aux="string id of the device",
-        detail="bit 0: dynamic importer, bit 1: peer2peer allowed",
+        detail="bit 0: dynamic importer; bit 1: peer2peer, as the exporter left it; bit 2: the "
+        "importer asks for peer2peer, bit 3: it is dynamic and does not; neither: it is static and "
+        "can't, or the recording is older than these bits",
         ret="errno of a refused attach (-EBUSY: the backing storage does not fit the device)",
         timed=True,
         stack=ALWAYS,

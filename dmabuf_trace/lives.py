@@ -18,6 +18,7 @@ from dmabuf_trace.source import (
     Structs,
     flags,
     importers,
+    peer_to_peer,
     stacks,
     truths,
 )
@@ -81,6 +82,7 @@ def attachments(source: Source) -> pd.DataFrame:
             **source.buffer(rows["buffer_id"]),
             **source.device(rows["device"]),
             "importer": strings(importers(rows), begun),
+            "p2p": peer_to_peer(rows),
             **source.life(rows),
             **flags(rows, open=Flag.OPEN, end_lost=Flag.END_LOST),
             "outlived": late,

@@ -221,7 +221,7 @@ STACK_DEPTH: Final = 48
 DIRECTIONS: Final = ("bidirectional", "to_device", "from_device", "none")
 """enum dma_data_direction (include/linux/dma-direction.h), by value."""
 
-ATTACH_DYNAMIC, ATTACH_PEER2PEER = 1, 2
+ATTACH_DYNAMIC, ATTACH_PEER2PEER, ATTACH_P2P_ASKED, ATTACH_P2P_NOT_ASKED = 1, 2, 4, 8
 MAP_DIRECTION, MAP_CACHED, MAP_ENTRIES_SHIFT = 3, 4, 8
 MAX_ENTRIES: Final = (1 << 32 - MAP_ENTRIES_SHIFT) - 1
 FD_DUP2: Final = 1

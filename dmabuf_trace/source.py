@@ -160,6 +160,20 @@ def truths(values: Array, known: Array) -> pd.Series[bool]:
     return pd.Series(values, dtype="boolean").mask(~known)
 
 
+def peer_to_peer(rows: Structs) -> pd.Series[str]:
+    """Of each attachment, what came of peer-to-peer; NA where that is not known.
+
+    Recordings older than the bits about the question have only the answer to it.
+    """
+    importer = rows["importer"]
+    granted = importer & schema.ATTACH_PEER2PEER != 0
+    refused = importer & schema.ATTACH_P2P_ASKED != 0
+    cannot = importer & schema.ATTACH_DYNAMIC == 0
+    unasked = cannot | (importer & schema.ATTACH_P2P_NOT_ASKED != 0)
+    answers = np.select([granted, refused, unasked], ["granted", "refused", "not asked"], "")
+    return strings(answers.astype(object), (answers != "") & (rows["begin"] != 0))
+
+
 def importers(rows: Structs) -> Array:
     """Of each attachment, whether its importer is static or dynamic."""
     return np.where(rows["importer"] & schema.ATTACH_DYNAMIC, "dynamic", "static")

@@ -64,6 +64,15 @@ class Mapping:
 
 APP: Final = Process(100, "app")
 
+P2P: Final = {
+    "granted": schema.ATTACH_P2P_ASKED | schema.ATTACH_PEER2PEER,
+    "refused": schema.ATTACH_P2P_ASKED,
+    "not asked": schema.ATTACH_P2P_NOT_ASKED,
+    "granted, old": schema.ATTACH_PEER2PEER,
+    "not known, old": 0,
+}
+"""What came of peer-to-peer, and the bits for it; old recordings have only the exporter's."""
+
 
 def header(unobserved: Collection[str] = (), **changes: Any) -> dict[str, Any]:
     """A header as the recorder writes it, all probes attached but those of ``unobserved``."""
@@ -240,12 +249,16 @@ class Build:
         driver: str = "vivid",
         bus: str = "platform",
         dynamic: bool = False,
+        p2p: str = "not asked",
         dur: int = 0,
         errno: int = 0,
         stack: tuple[str, ...] = (),
         address: int = 0,
     ) -> Attachment:
-        """Attach a device; ``errno`` lets it be refused, ``address`` re-uses an address."""
+        """Attach a device; ``errno`` lets it be refused, ``address`` re-uses an address.
+
+        ``p2p``, of a dynamic importer, is one of :data:`P2P`.
+        """
         aux = self._name("device", device, driver, bus)
         place = 0 if errno else address or self._new("address")
         self.event(
@@ -254,7 +267,7 @@ class Build:
             object=place,
             value=zlib.crc32(device.encode()),
             aux=aux,
-            detail=schema.ATTACH_DYNAMIC if dynamic else 0,
+            detail=schema.ATTACH_DYNAMIC | P2P[p2p] if dynamic else 0,
             ret=-errno,
             dur=dur,
             stack=self._stack(stack),

@@ -19,7 +19,7 @@ from dmabuf_trace.render.line import event_json, format_event
 from dmabuf_trace.render.table import Part, write
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, duration_text, parse_duration, rate_text
-from tests.build import KIB, MIB, MS, START, US, Build, Process, S
+from tests.build import KIB, MIB, MS, P2P, START, US, Build, Process, S
 
 HOSTILE = "\x1b[2J\x07[bold]x[/]\u202e\r"
 ESCAPED = "\\x1b[2J\\x07[bold]x[/]\\u202e\\r"
@@ -106,6 +106,25 @@ def test_every_kind_has_a_line_and_a_json_object_even_for_senseless_fields() -> 
         json.dumps(event_json(event, Names()), allow_nan=False)
 
 
+def test_peer_to_peer_in_a_line_and_as_json() -> None:
+    k = Build()
+    buffer = k.export()
+    for p2p in P2P:
+        k.attach(buffer, "nic", driver="", bus="", dynamic=True, p2p=p2p)
+    k.attach(buffer, "nic", driver="", bus="", dynamic=True, p2p="refused", errno=16)
+
+    lines = (line.partition("device nic  ")[2] for line in lines_of(k)[1:])
+    told = [line.replace("  dur 0ns", "") for line in lines]
+    asked = [event_json(event, Names())["peer2peer_asked"] for event in k.events()[1:]]
+
+    refused = "dynamic p2p refused"
+    assert told == [
+        *("dynamic p2p", refused, "dynamic", "dynamic p2p", "dynamic"),
+        "dynamic  FAILED EBUSY",
+    ]
+    assert asked == [True, True, False, True, None, True]
+
+
 def test_an_event_as_json() -> None:
     k = Build()
     attachment = k.attach(
@@ -134,6 +153,7 @@ def test_an_event_as_json() -> None:
         "device_address": f"{k.events()[-1]['value']:#x}",
         "dynamic": True,
         "peer2peer": False,
+        "peer2peer_asked": False,
         "stack": None,
     }
 

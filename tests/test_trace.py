@@ -13,7 +13,7 @@ from dmabuf_trace import trace
 from dmabuf_trace.analysis import records
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.errors import InputError
-from tests.build import KIB, MIB, MS, START, US, Build, Mapping, Process, header
+from tests.build import KIB, MIB, MS, P2P, START, US, Attachment, Build, Mapping, Process, header
 
 CAM = Process(200, "cam")
 
@@ -194,6 +194,28 @@ def test_a_thread_is_named_as_it_was_called_then(file: Path) -> None:
     k.by(Process(8, "other")).export()
 
     assert only(trace.open(k.write(file)).buffers, "comm") == [("sh",), ("v4l2-ctl",), ("other",)]
+
+
+def test_peer_to_peer_asked_for_and_granted(file: Path) -> None:
+    k = Build()
+    buffer = k.export()
+    k.attach(buffer)
+    for p2p in P2P:
+        k.attach(buffer, dynamic=True, p2p=p2p)
+    k.detach(Attachment(buffer, 0xDEAD_0000, "nic"))
+
+    opened = trace.open(k.write(file))
+
+    answers = only(opened.attachments, "importer", "p2p")
+    assert answers == [
+        ("static", "not asked"),  # there is nothing that it could ask with
+        ("dynamic", "granted"),
+        ("dynamic", "refused"),
+        ("dynamic", "not asked"),
+        ("dynamic", "granted"),
+        ("dynamic", None),
+        (None, None),  # its attach was not seen
+    ]
 
 
 def test_text_that_is_not_utf8_is_escaped(file: Path) -> None:

@@ -69,9 +69,13 @@ def _fence(event: Fields) -> str:
     return f"fence {event['value']}:{event['aux']}{over}"
 
 
-def _importer(detail: int) -> str:
+def _importer(event: Fields) -> str:
+    detail = event["detail"]
     importer = "dynamic" if detail & schema.ATTACH_DYNAMIC else "static"
-    return importer + " p2p" if detail & schema.ATTACH_PEER2PEER else importer
+    if detail & schema.ATTACH_PEER2PEER:
+        return importer + " p2p"
+    refused = detail & schema.ATTACH_P2P_ASKED and not event["ret"]
+    return importer + " p2p refused" if refused else importer
 
 
 def _sync(detail: int) -> str:
@@ -102,7 +106,7 @@ _DETAIL: Final[dict[str, Callable[[Fields, Names], str]]] = {
     "poll": lambda event, _: f"for {_polled(event['value'])}: {_polled(event['detail'])}",
     "fence_wait": lambda event, _: _fence(event),
     "operation": lambda event, _: _operation(event["detail"]),
-    "attach": lambda event, names: f"{_device(event, names)}  {_importer(event['detail'])}",
+    "attach": lambda event, names: f"{_device(event, names)}  {_importer(event)}",
     "detach": _device,
     "map": lambda event, names: f"{_device(event, names)}  {_mapping(event)}",
     "unmap": lambda event, names: f"{_device(event, names)}  {_mapping(event)}",
@@ -193,12 +197,21 @@ def _json_device(event: Fields, names: Names) -> dict[str, Any]:
     return {"device": device.name, "driver": device.driver, "bus": device.bus}
 
 
+def _asked(detail: int) -> bool | None:
+    """Whether the importer asks for peer-to-peer; None: not known."""
+    if detail & (schema.ATTACH_P2P_ASKED | schema.ATTACH_PEER2PEER):
+        return True
+    known = detail & schema.ATTACH_P2P_NOT_ASKED or not detail & schema.ATTACH_DYNAMIC
+    return False if known else None
+
+
 def _json_attach(event: Fields, names: Names) -> dict[str, Any]:
     return {
         **_json_device(event, names),
         "device_address": f"{event['value']:#x}",
         "dynamic": bool(event["detail"] & schema.ATTACH_DYNAMIC),
         "peer2peer": bool(event["detail"] & schema.ATTACH_PEER2PEER),
+        "peer2peer_asked": _asked(event["detail"]),
     }
 
 

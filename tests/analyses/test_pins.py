@@ -200,6 +200,7 @@ def test_what_was_not_observed_is_neither_none_nor_zero(ask: Ask) -> None:
         "core_pins": "not observed: operation",
         "moves": "none",
         "moved_pinned": "not observed: pin, unpin",
+        "p2p": "none",
     }
     assert rows(result, "moves", "moves_mapped", "mappings_max") == [(0, 0)]
     assert rows(result, "moves", "moves_pinned", "pins_max") == [(None, None)]
@@ -212,9 +213,45 @@ def test_what_was_not_observed_is_neither_none_nor_zero(ask: Ask) -> None:
     )
 
 
+def test_peer_to_peer_by_exporter_and_device(ask: Ask) -> None:
+    k = Build()
+    gpu, udmabuf = k.export(exporter="amdgpu"), k.export(exporter="udmabuf")
+    for buffer, p2p in ((gpu, "granted"), (gpu, "granted"), (gpu, "refused"), (udmabuf, "refused")):
+        k.attach(buffer, "nic", driver="mlx5", bus="pci", dynamic=True, p2p=p2p)
+    k.attach(gpu, "other", dynamic=True)
+    k.attach(gpu, "camera")
+    k.attach(udmabuf, "nic", dynamic=True, p2p="refused", errno=16)  # nobody knows the answer
+
+    columns = ("exporter", "device", "driver", "bus", "attaches", "granted", "refused")
+    result = ask("pins", k)
+
+    assert rows(result, "p2p", *columns) == [
+        ("amdgpu", "nic", "mlx5", "pci", 3, 2, 1),
+        ("udmabuf", "nic", "mlx5", "pci", 1, 0, 1),
+    ]
+    assert result.answer.notes == ()
+    assert rows(ask("pins", k, exporter="udmabuf"), "p2p", "attaches") == [(1,)]
+    assert rows(ask("pins", k, device="other"), "p2p") == []
+
+
+def test_recordings_from_before_the_question_have_the_answer_only(ask: Ask) -> None:
+    k = Build()
+    for p2p in ("granted, old", "not known, old", "not known, old"):
+        k.attach(k.export(), "nic", dynamic=True, p2p=p2p)
+    k.attach(k.export(), "camera")
+
+    result = ask("pins", k)
+
+    assert rows(result, "p2p", "device", "attaches", "granted", "refused") == [("nic", 1, 1, 0)]
+    assert result.answer.notes == (
+        "2 attaches of dynamic importers without peer-to-peer: whether they asked for it was not "
+        "recorded",
+    )
+
+
 def test_an_empty_recording(ask: Ask) -> None:
     result = ask("pins", Build())
 
-    assert [len(table.rows) for table in result.answer.tables] == [0] * 5
-    assert [table.empty for table in result.answer.tables] == ["none"] * 5
+    assert [len(table.rows) for table in result.answer.tables] == [0] * 6
+    assert [table.empty for table in result.answer.tables] == ["none"] * 6
     assert result.answer.notes == ()
