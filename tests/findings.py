@@ -21,6 +21,7 @@ from typing import Final
 from tests.cycle import PAGE
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
+    P2P,
     Access,
     Buffer,
     ExportFlag,
@@ -137,6 +138,9 @@ def devices(ref: Ref, *, clean: bool) -> None:
         ref.move(buffer)
         ref.unpin(handle)
     ref.detach(handle)
+    flag = 0 if clean else ExportFlag.NO_P2P
+    buffer = named(ref, "peer", ExportFlag.DYNAMIC | flag)
+    ref.detach(ref.attach(buffer, Importer.SEG, flags=DYNAMIC_IMPORTER | P2P))
     buffer = named(ref, "left-mapped")
     handle = ref.attach(buffer, Importer.IMP64)
     ref.map(handle)
@@ -163,7 +167,7 @@ def devices(ref: Ref, *, clean: bool) -> None:
 def frames(ref: Ref, *, clean: bool) -> None:
     """A buffer for every frame, every other one kept; clean: a pool that fills, and stands."""
     kept: list[Buffer] = []
-    for number in range(4 * FRAMES):
+    for number in range(16 * FRAMES):
         buffer = named(ref, "frame")
         if len(kept) < FRAMES // 4 if clean else number % 2:
             kept.append(buffer)

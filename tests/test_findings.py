@@ -103,6 +103,23 @@ def test_a_buffer_that_moves_while_it_is_pinned(found: Recordings) -> None:
     assert moved("clean", "moves", "moves", "moves_pinned") == [("moved", 1, 0), ("pinned", 1, 0)]
 
 
+def test_peer_to_peer_that_an_exporter_refuses(found: Recordings) -> None:
+    def answers(name: str) -> list[tuple[Any, ...]]:
+        columns = ("exporter", "device", "attaches", "granted", "refused")
+        return [tuple(row[each] for each in columns) for row in found.rows(name, "pins", "p2p")]
+
+    who = ("dmabuf_ref", "dmabuf-ref-seg")
+    assert answers("misuse") == [(*who, 1, 0, 1)]
+    assert answers("clean") == [(*who, 1, 1, 0)]
+    for name in ("misuse", "clean"):  # importers that did not ask
+        table = found[name].attachments
+        others = table.loc[table["device"] != "dmabuf-ref-seg", ["importer", "p2p"]]
+        assert set(map(tuple, others.to_numpy())) == {
+            ("static", "not asked"),
+            ("dynamic", "not asked"),
+        }
+
+
 def test_a_mapping_that_nobody_gives_back(found: Recordings) -> None:
     leaks = {row["buffer"]: row["shape"] for row in found.rows("misuse", "leaks", "leaks")}
 
