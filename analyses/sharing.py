@@ -5,7 +5,8 @@ A process got a buffer by whatever shows that it had it: it exported it, an fd o
 into its table (a socket, dup, F_DUPFD, PRIME and heaps all pass there), put there by dup2 or copied
 by the fork that made the process, it mapped it, it closed it, or a look at the processes found it.
 A device got one by an attachment. Over which socket a buffer went is not observed. A process is its
-pid, named as the last look found it, else as its own thread was.
+pid, named as the last look found it, else as its own thread last was; a fork that was seen makes it
+another one than that which had the pid before.
 
 ``buffers`` are distinct ones and bytes their sizes, each once; ``open`` are those of them that at
 the end are alive (of an exporter), held by fd or VMA (of a process), or attached (of a device).
@@ -15,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick, records
 from dmabuf_trace.units import count_text
@@ -67,12 +70,16 @@ ORIGINS: Final = {"installed": "install", "dup2": "dup2", "forked": "fork"}
 HELD: Final = ["fds_held", "vmas_held"]
 COUNTS: Final = [*OBSERVED_BY, *HELD]
 
+PIDS: Final = 1 << 32
+"""More than there can be."""
+
 UNSEEN: Final = "(export not seen)"
 
 
 def run(view: View, *, exporter: str) -> Answer:
     """See the module's description."""
-    buffers = view.buffers.set_index("id")[["exporter", "size_bytes", "open", "pid"]]
+    buffers = view.buffers.set_index("id")[["exporter", "size_bytes", "open", "pid", "begin"]]
+    buffers["from_process"] = _process(view, buffers["pid"], buffers.pop("begin"))
     buffers = buffers.rename(columns={"pid": "from_pid"})
     if exporter:
         buffers = buffers[buffers["exporter"] == exporter]
@@ -95,45 +102,80 @@ def _sums(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     )
 
 
+def _process(view: View, pids: pd.Series[int], times: pd.Series[int]) -> pd.Series[int]:
+    """A number for each process that had a pid at a time: the pid, and above it how often forks
+    had made a process of that pid by then. NA without a pid."""
+    import pandas as pd
+
+    forked = view.fds.loc[view.fds["origin"] == "fork", ["pid", "begin"]]
+    births = forked.drop_duplicates().astype("int64").sort_values("begin")
+    births["life"] = births.groupby("pid").cumcount() + 1
+    asked = pd.DataFrame({"pid": pids, "begin": times, "row": np.arange(len(pids))})
+    known = asked[asked.notna().all(axis=1)].astype("int64").sort_values("begin")
+    found = pd.merge_asof(known, births, on="begin", by="pid").set_index("row")
+    process = found["pid"] + found["life"].fillna(0).astype("int64") * PIDS
+    numbered: pd.Series[int] = (
+        process.reindex(range(len(pids))).astype("Int64").set_axis(pids.index)
+    )
+    return numbered
+
+
 def _uses(view: View) -> pd.DataFrame:
-    """What each process did with each buffer: counts, by ``buffer_id`` and ``pid``."""
+    """What each process did with each buffer: counts, by ``buffer_id`` and ``process``."""
     import pandas as pd
 
     fds, held = view.fds, view.holders
     at_end = held["when"] == "end"
 
-    def did(ids: pd.Series[int], pid: pd.Series[int], **counts: pd.Series[bool]) -> pd.DataFrame:
-        uses = pd.DataFrame({"buffer_id": ids, "pid": pid, **dict.fromkeys(COUNTS, 0), **counts})
-        return uses[ids.notna() & pid.notna()].astype("int64")
+    def did(
+        ids: pd.Series[int], pid: pd.Series[int], at: pd.Series[int], **counts: pd.Series[bool]
+    ) -> pd.DataFrame:
+        process = _process(view, pid, at)
+        uses = {"buffer_id": ids, "process": process, **dict.fromkeys(COUNTS, 0), **counts}
+        return pd.DataFrame(uses)[ids.notna() & process.notna()].astype("int64")
 
     origin = {name: (fds["origin"] == how).fillna(False) for name, how in ORIGINS.items()}
     is_vma = held["fd"].isna()
     uses = pd.concat(
         [
-            did(view.buffers["id"], view.buffers["pid"]),
-            did(fds["buffer_id"], fds["pid"].fillna(fds["closed_by"]), **origin),
-            did(view.vmas["buffer_id"], view.vmas["pid"], mmaps=view.vmas["begin"].notna()),
+            did(view.buffers["id"], view.buffers["pid"], view.buffers["begin"]),
+            did(
+                fds["buffer_id"],
+                fds["pid"].fillna(fds["closed_by"]),
+                fds["begin"].fillna(fds["end"]),
+                **origin,
+            ),
+            did(
+                view.vmas["buffer_id"],
+                view.vmas["pid"],
+                view.vmas["begin"],
+                mmaps=view.vmas["begin"].notna(),
+            ),
             did(
                 held["buffer_id"],
                 held["pid"],
+                held["ts"],
                 fds_held=at_end & ~is_vma,
                 vmas_held=at_end & is_vma,
             ),
         ]
     )
-    return uses.groupby(["buffer_id", "pid"]).sum().reset_index()
+    return uses.groupby(["buffer_id", "process"]).sum().reset_index()
 
 
 def _names(view: View) -> pd.Series[str]:
-    """Process names by pid."""
+    """Names by process, of all that it had the last one."""
     import pandas as pd
 
     tables = (view.fds, view.vmas, view.buffers)
-    threads = pd.concat([table[["pid", "tid", "comm"]] for table in tables])
+    threads = pd.concat([table[["pid", "tid", "comm", "begin"]] for table in tables])
+    threads = threads[threads["pid"].notna()].sort_values("begin", ascending=False)
     own = threads["tid"] == threads["pid"]
-    found = pd.concat([view.holders[["pid", "comm"]][::-1], threads[own], threads[~own]])
-    named = found[found["pid"].notna()].astype({"pid": "int64"}).drop_duplicates("pid")
-    return named.set_index("pid")["comm"].astype("string")
+    looks = view.holders[["pid", "comm", "ts"]][::-1].rename(columns={"ts": "begin"})
+    found = pd.concat([looks, threads[own], threads[~own]], ignore_index=True)
+    named = found.assign(process=_process(view, found["pid"], found["begin"]))
+    first = named.astype({"process": "int64"}).drop_duplicates("process")
+    return first.set_index("process")["comm"].astype("string")
 
 
 def _processes(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +184,7 @@ def _processes(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
 
     uses = _uses(view).join(buffers.drop(columns="open"), on="buffer_id", how="inner")
     uses["open"] = uses[HELD].any(axis="columns")
-    key = ["exporter", "from_pid", "pid"]
+    key = ["exporter", "from_process", "process"]
     sums = _sums(uses, key).join(uses.groupby(key, dropna=False)[COUNTS].sum())
     rows = sums.reset_index().astype(dict.fromkeys([*COUNTS, "open"], "Int64"))
     for name, kinds in OBSERVED_BY.items():
@@ -151,10 +193,13 @@ def _processes(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
     if view.looked_at is None:
         rows[[*HELD, "open"]] = pd.NA
     names = _names(view)
-    rows["comm"] = names.reindex(rows["pid"]).array
-    rows["from_comm"] = names.reindex(rows["from_pid"].fillna(0).astype("int64")).array
-    rows["got"] = (rows["pid"] != rows["from_pid"]).fillna(True)
-    return rows.sort_values(["exporter", "from_pid", "got", "pid"])
+    for whose in ("", "from_"):
+        processes = rows[f"{whose}process"]
+        rows[f"{whose}comm"] = names.reindex(processes.fillna(0).astype("int64")).array
+        rows[f"{whose}pid"] = processes % PIDS
+    rows["got"] = (rows["process"] != rows["from_process"]).fillna(True)
+    order = ["exporter", "from_pid", "from_process", "got", "pid", "process"]
+    return rows.sort_values(order)
 
 
 def _devices(view: View, buffers: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ texts are as the kernel gave them and unsafe to print.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -79,6 +79,19 @@ class Names:
         known.append((ts, comm, cgroup))
         if len(known) > 1 and known[-2][0] > ts:
             known.sort()
+
+    def feed_forks(self, forks: NDArray[np.void]) -> None:
+        """Let children have the name and cgroup of the thread that made them, until their own tell.
+
+        Without that, one whose pid another process had before would go by that one's name.
+        """
+        forks = forks[np.argsort(forks["ts"], kind="stable")]
+        columns = (forks[name].tolist() for name in ("tid", "detail", "ts"))
+        for tid, child, ts in zip(*columns, strict=True):
+            if tid in self._threads:
+                known = self._threads.setdefault(child, [])
+                at = bisect_left(known, ts, key=lambda entry: entry[0])
+                known.insert(at, (ts, *self._thread(tid, ts)))
 
     def feed_events(self, events: NDArray[np.void]) -> None:
         """Learn which exporter made which buffer, for :meth:`exporter_of`.

@@ -152,6 +152,7 @@ class Read:
             events = together(self._waiting)
             self._waiting.clear()
             self._events.append(events)
+            self.lifecycle.names.feed_forks(events.compress(events["kind"] == schema.KIND["fork"]))
             self._rows.append(self.lifecycle.feed(events))
             self.events += len(events)
             known = events["kind"][events["kind"] < schema.KIND_SLOTS]

@@ -7,7 +7,7 @@ import numpy as np
 
 from dmabuf_trace import schema
 from dmabuf_trace.names import UNKNOWN, Names
-from tests.build import Build
+from tests.build import MS, START, Build, Process
 
 
 def test_a_comm_holds_from_its_time_on() -> None:
@@ -24,6 +24,27 @@ def test_a_comm_holds_from_its_time_on() -> None:
     assert names.comms(tids, times).tolist() == ["c", UNKNOWN, "a"]
     assert [names.cgroup(7, ts) for ts in (5, 20, 99)] == ["/a", None, "/c"]
     assert names.cgroups(tids, times).tolist() == ["/c", None, "/a"]
+
+
+def test_a_child_has_the_name_of_its_parent_until_its_own_tells() -> None:
+    k = Build()
+    first, second = Process(7, "first", cgroup=1), Process(7, "second", cgroup=2)
+    k.by(first).export()
+    k.wait(MS)
+    k.by(Process(5, "parent", cgroup=3)).fork(second)
+    k.wait(MS)
+    k.by(second).fork(Process(8, "unheard-of"))
+    names = Names()
+    names.feed(k.names())
+    events = k.events()
+
+    names.feed_forks(events[events["kind"] == schema.KIND["fork"]])
+
+    told = [names.comm(7, START + ms * MS) for ms in range(3)]
+    assert told == ["first", "parent", "second"]
+    assert names.comm(8, START + 2 * MS) == "second"
+    names.feed_cgroups({1: "/one", 2: "/two", 3: "/three"})
+    assert [names.cgroup(7, START + ms * MS) for ms in range(3)] == ["/one", "/three", "/two"]
 
 
 def test_the_exporter_of_a_buffer_is_known_until_the_batch_after_its_release() -> None:

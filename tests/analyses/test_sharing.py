@@ -8,7 +8,7 @@ from pathlib import Path
 from dmabuf_trace import trace
 from dmabuf_trace.analysis import registry
 from tests.analyses.conftest import Ask, rows
-from tests.build import APP, KIB, MIB, Build, Process, header
+from tests.build import APP, KIB, MIB, US, Build, Process, header
 
 CAM, KID = Process(7, "cam"), Process(101, "kid")
 TREE = ("who", "role", "buffers", "size_bytes", "open")
@@ -46,6 +46,28 @@ def test_a_tree_of_exporters_processes_and_devices(ask: Ask) -> None:
         ("system", "gpu", "vivid", 1, 1),
     ]
     assert result.answer.notes == ()
+
+
+def test_a_pid_that_comes_again_is_another_process(ask: Ask) -> None:
+    k = Build()
+    old, new = Process(KID.pid, "old"), Process(KID.pid, "new")
+    k.by(old).export(size=KIB, exporter="drm", fd=3)
+    mine = k.by(APP).export(size=MIB, exporter="drm", fd=4)
+    k.wait(US)
+    k.fork(new)
+    k.wait(US)
+    k.by(new).mmap(mine)
+    k.export(size=2 * KIB, exporter="drm", fd=5)
+
+    result = ask("sharing", k, cut=True)
+
+    assert rows(result, "tree", "who", "role", "buffers", "size_bytes") == [
+        ("drm", "exporter", 3, MIB + 3 * KIB),
+        ("  app-100", "exported", 1, MIB),
+        ("    new-101", "got", 1, MIB),
+        ("  old-101", "exported", 1, KIB),
+        ("  new-101", "exported", 1, 2 * KIB),
+    ]
 
 
 def test_what_is_not_shared_has_one_process(ask: Ask) -> None:
