@@ -200,6 +200,8 @@ TABLES: Final = {
         "inode": "inode number of the buffer; NA: unknown",
         "exporter": "its exporter; NA: unknown",
         "call": "event kind of the call that it is part of; NA: of none, or that was not seen",
+        "call_begin": "when that call began, after the wait for a lock that an _unlocked variant "
+        "took; NA: none",
         "attachment_id": "attachments.id of that call; NA: none",
         "device": "importer device of that call; NA: none",
         "driver": "its driver; empty: none bound",
@@ -221,6 +223,7 @@ TABLES: Final = {
         "inode": "inode number of the buffer; NA: unknown",
         "exporter": "its exporter; NA: unknown",
         "call": "event kind of the call that it is part of; NA: of none, or that was not seen",
+        "call_begin": "when that call began; NA: none",
         "attachment_id": "attachments.id of that call; NA: none",
         "device": "importer device of that call; NA: none",
         "driver": "its driver; empty: none bound",

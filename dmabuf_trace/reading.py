@@ -41,6 +41,8 @@ Array = NDArray[Any]
 
 BATCH_EVENTS: Final = 1 << 16
 STRETCH_EVENTS: Final = 1 << 20
+HELD_EVENTS: Final = 1 << 16
+"""Parts of calls that may wait for their call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ class Stretch:
     ``rows`` are settled: what is over, and of the last stretch also what stays open. ``present``
     are all that were there at some time in it, ``known`` those and what they refer to; ids above
     those in ``before`` came up in it. ``calls`` has, for each event that is part of a call, the
-    position of that call's event, else -1; a part whose call is under way comes up in the stretch
-    after. ``since`` and ``until``: the latest event ahead of it and in it, ns; 0: none.
+    position of that call's event, else -1; a part comes up with its call, as long as no more than
+    :data:`HELD_EVENTS` wait for theirs. ``since`` and ``until``: the latest event ahead of it and
+    in it, ns; 0: none.
     """
 
     raw: Structs
@@ -107,7 +110,6 @@ class Read:
     _retained: Structs = field(default_factory=lambda: empty(BUFFER_DTYPE))
     _lost: Structs = field(default_factory=lambda: empty(BUFFER_DTYPE))
     _last_ids: Counter[str] = field(default_factory=Counter)
-    _held: int = 0
     _since: int = 0
     _until: int = 0
 
@@ -137,7 +139,7 @@ class Read:
 
     def _are(self, events: int) -> bool:
         """Whether there are so many since the last stretch."""
-        return sum(len(part) for part in (*self._events, *self._waiting)) >= events
+        return sum(len(part) for part in (*self._events[1:], *self._waiting)) >= events
 
     def _goes_on(self, events: Structs) -> bool:
         """Whether these begin at the very time at which those before ended."""
@@ -199,8 +201,7 @@ class Read:
         raw, rows = together(self._events), Rows.join(self._rows)
         calls = calls_of(raw)
         later = under_way(raw, calls)
-        later[: self._held] = False  # one more stretch is all that a call gets
-        self._held = int(later.sum())
+        later[np.flatnonzero(later)[:-HELD_EVENTS]] = False
         self._events, self._rows = [raw.compress(later)], [_NOTHING.with_events(rows, later)]
         places = np.append(np.cumsum(~later) - 1, NONE)  # the last one is that of no call
         settled = rows.with_events(rows, ~later)

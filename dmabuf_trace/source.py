@@ -121,7 +121,7 @@ class Source:
         return gaps(counts, np.full(len(counts), self.missing.keys().isdisjoint(kinds)))
 
     def around(self, mine: Array) -> Columns:
-        """The calls that events at these positions are part of: their kind and their device."""
+        """The calls that events at these positions are part of: kind, begin and device."""
         calls = self.stretch.calls[mine]
         has = calls != NONE
         rows = self.raw[calls]
@@ -129,6 +129,7 @@ class Source:
         named = has & np.isin(rows["kind"], OF_DEVICES)
         return {
             "call": strings(kind_names(rows["kind"]), has),
+            "call_begin": gaps(signed(rows["ts"]) - signed(rows["dur"]), has),
             "attachment_id": gaps(attachments, attachments != 0),
             **self.device(np.where(named, rows["aux"], 0), named),
         }

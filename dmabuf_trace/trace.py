@@ -205,10 +205,15 @@ class Trace:
 
         The flag ``fresh`` tells what came up in it.
         """
-        if self.stretch.present is self.stretch.rows:
-            found: pd.DataFrame = getattr(self, table)
-        else:
-            found = getattr(lives, table)(replace(self._source, rows=self.stretch.present))
+        found: pd.DataFrame = getattr(self, table)
+        settled, there = (getattr(rows, table) for rows in (self.rows, self.stretch.present))
+        opened = there[~np.isin(there["id"], settled["id"])]
+        if len(opened):  # few: what is settled is not made anew
+            rows = replace(self.rows, **{table: opened})
+            more = getattr(lives, table)(replace(self._source, rows=rows))
+            both = pd.concat([found, more], ignore_index=True)
+            order = np.argsort(both["id"].to_numpy(), kind="stable")
+            found = both.iloc[order].reset_index(drop=True)
         return found.assign(fresh=found["id"] > self.stretch.before.get(table, 0))
 
     # tables
