@@ -16,15 +16,16 @@ rest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from dmabuf_trace import latency
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
-from dmabuf_trace.levels import peak_bytes
-from dmabuf_trace.measure import TIMES
+from dmabuf_trace.latency import Called
+from dmabuf_trace.levels import peaks
+from dmabuf_trace.measure import TIMES, added, joined, numbered
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -109,20 +110,81 @@ EXPORTER_COLUMNS: Final = (
 )
 
 
-def run(view: View, *, device: str, exporter: str) -> Answer:
-    """See the module's description."""
+@dataclass(frozen=True)
+class Folded:
+    """Calls of each kind, most bytes at once and bytes alive by exporter, and failed calls.
+
+    ``buffers`` are counts by the groups of the export calls, ``operated`` is when the first call
+    of an exporter's function began, ``unsized`` are mappings of buffers of unknown size.
+    """
+
+    calls: dict[str, Called] = field(
+        default_factory=lambda: {call: Called() for call in (*PARTS, "export")}
+    )
+    buffers: pd.DataFrame | None = None
+    peaks: pd.DataFrame | None = None
+    errors: pd.DataFrame | None = None
+    operated: pd.DataFrame | None = None
+    unsized: int = 0
+
+
+def fold(view: View, before: Folded | None, **_: str) -> Folded:
+    """Add up calls and buffers."""
+    before = before or Folded()
+    operations = view.operations[view.operations["exporter"].notna()]
     failed = view.errors[view.errors["device"].notna()]
-    devices = _devices(view, failed)
-    exporters = _exporters(view)
-    errors = failed.groupby([*IDENTITY, "kind", "error"])["call_ns"].agg(["size", "sum"])
-    errors = errors.set_axis(["calls", "total_ns"], axis="columns").reset_index()
-    histogram = latency.classes(view.mappings, IDENTITY, "map_ns")
-    known = _known_exporters(view)
-    since = _probed_since(view)
-    calls = {
-        call: _calls(view, call, rows, failed, since)
-        for call, rows in (("attach", view.attachments), ("map", view.mappings))
-    }
+    failed = failed.assign(calls=1, total_ns=failed["call_ns"])
+    export, buffers, peaks = _fold_buffers(view, before)
+    return Folded(
+        {**{call: _fold_calls(view, before, call) for call in PARTS}, "export": export},
+        buffers,
+        peaks,
+        added(before.errors, failed, [*IDENTITY, "kind", "error"], calls="sum", total_ns="sum"),
+        added(before.operated, operations, ["exporter"], begin="min"),
+        before.unsized + int(view.mappings["size_bytes"].isna().sum()),
+    )
+
+
+def _fold_calls(view: View, before: Folded, call: str) -> Called:
+    """Attaches or maps, and their parts."""
+    by = [*IDENTITY, "exporter"]
+    rows = view.attachments if call == "attach" else view.mappings
+    failed = view.errors[view.errors["kind"] == call]
+    probed = np.sort(view.probed.loc[view.probed["reason"] == "", "ts"].to_numpy(np.int64))
+    found = before.calls[call].with_calls(rows, failed, by, f"{call}_ns", probed)
+    if found.parts is not None and not (_has(view.waits, call) or _has(view.operations, call)):
+        return found
+    return found.with_parts(latency.parts(view.waits, view.operations, call), by, probed)
+
+
+def _has(parts: pd.DataFrame, call: str) -> bool:
+    return bool((parts["call"] == call).any())
+
+
+def _fold_buffers(view: View, before: Folded) -> tuple[Called, pd.DataFrame, pd.DataFrame]:
+    """Exports, and what there is of the buffers beside."""
+    failed = view.errors[(view.errors["kind"] == "export") & view.errors["exporter"].notna()]
+    none = np.zeros(0, np.int64)
+    buffers, by = view.buffers, ["exporter"]
+    export = before.calls["export"].with_calls(buffers, failed, by, "export_ns", none)
+    present = view.present("buffers")
+    groups, mine = numbered(export.groups, present, by)
+    _, settled = numbered(groups, buffers, by)
+    rows = buffers.assign(group=settled, alive_bytes=buffers["size_bytes"].where(buffers["open"]))
+    uses = dict.fromkeys(("alive_bytes", "fd_installs", "mmaps"), "sum")
+    return (
+        replace(export, groups=groups),
+        added(before.buffers, rows, ["group"], **uses),
+        peaks(before.peaks, present.assign(group=mine), ["group"], view),
+    )
+
+
+def run(view: View, found: Folded, *, device: str, exporter: str) -> Answer:
+    """See the module's description."""
+    devices = _devices(view, found)
+    exporters = _exporters(view, found)
+    histogram = found.calls["map"].classes(IDENTITY)
+    since = _probed_since(view, found)
 
     def table(name: str, title: str, columns: tuple[Column, ...], rows: pd.DataFrame) -> Table:
         only = exporter if columns[0].name == "exporter" else device
@@ -135,7 +197,7 @@ def run(view: View, *, device: str, exporter: str) -> Answer:
         return table(call, f"Time in {call}", _times(who, call), called)
 
     def split(call: str) -> Table:
-        rows = _split(view, call, calls[call], known, since)
+        rows = _split(view, call, found, since)
         return table(f"{call}_parts", f"Where {call} spent it", _split_columns(call), rows)
 
     tables = (
@@ -145,11 +207,11 @@ def run(view: View, *, device: str, exporter: str) -> Answer:
         times("map", devices, "device"),
         split("map"),
         table("map_histogram", "Maps by their time", CLASS_COLUMNS, histogram),
-        table("device_errors", "Failed calls of devices", ERROR_COLUMNS, errors),
+        table("device_errors", "Failed calls of devices", ERROR_COLUMNS, joined(found.errors)),
         table("exporters", "Exporters", EXPORTER_COLUMNS, exporters),
         times("export", exporters, "exporter"),
     )
-    return Answer(tables, tuple(_notes(view, calls, known)))
+    return Answer(tables, tuple(_notes(view, found, since)))
 
 
 def _shared(view: View, rows: pd.DataFrame, *calls: str) -> pd.DataFrame:
@@ -159,82 +221,68 @@ def _shared(view: View, rows: pd.DataFrame, *calls: str) -> pd.DataFrame:
     return rows.assign(**shares).reset_index()
 
 
-def _counted(columns: dict[str, pd.Series[int]]) -> pd.DataFrame:
-    """Counts of groups side by side; a group that a count does not have has none."""
+def _devices(view: View, found: Folded) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(columns).fillna(0).astype("int64")
+    columns: dict[str, pd.Series[int]] = {}
+    for call, whole in (("attach", "attachments"), ("map", "mappings")):
+        called = found.calls[call]
+        groups = called.named(joined(called.counts)).groupby(IDENTITY)
+        plural = "attaches" if call == "attach" else "maps"
+        names = {"made": plural, "failed": f"{plural}_failed", "open": f"{whole}_open"}
+        columns |= {name: groups[column].sum() for column, name in names.items()}
+    columns["mapped_bytes"] = groups["size_bytes"].sum()
+    counts = pd.DataFrame(columns).fillna(0).astype("int64")
+    for call in PARTS:
+        counts = counts.join(found.calls[call].spent(IDENTITY, call))
+    return _shared(view, counts, *PARTS)
 
 
-def _devices(view: View, failed: pd.DataFrame) -> pd.DataFrame:
-    attachments = view.attachments.groupby(IDENTITY)
-    mappings = view.mappings.groupby(IDENTITY)
-    mapped = view.mappings[view.mappings["begin"].notna()].groupby(IDENTITY)
-    refused, unmapped = (failed[failed["kind"] == kind].groupby(IDENTITY) for kind in PARTS)
-    counts = _counted(
-        {
-            "attaches": attachments["begin"].count(),
-            "attaches_failed": refused.size(),
-            "attachments_open": attachments["open"].sum(),
-            "maps": mapped.size(),
-            "maps_failed": unmapped.size(),
-            "mappings_open": mappings["open"].sum(),
-            "mapped_bytes": mapped["size_bytes"].sum(),
-        }
-    )
-    spent = (
-        latency.spent(view.attachments, IDENTITY, "attach_ns", "attach"),
-        latency.spent(view.mappings, IDENTITY, "map_ns", "map"),
-    )
-    return _shared(view, counts.join(list(spent)), "attach", "map")
+def _exporters(view: View, found: Folded) -> pd.DataFrame:
+    export = found.calls["export"]
+    names = {
+        "made": "buffers",
+        "size_bytes": "exported_bytes",
+        "failed": "exports_failed",
+        "open": "alive",
+    }
+    rows = export.named(joined(export.counts).rename(columns=names))
+    for more in (found.buffers, found.peaks):
+        rows = rows.join(joined(more).set_index("group"), on="group")
+    rows = rows.fillna({"alive_bytes": 0, "peak_bytes": 0}).set_index("exporter").sort_index()
+    return _shared(view, rows.join(export.spent(["exporter"], "export")), "export")
 
 
-def _exporters(view: View) -> pd.DataFrame:
-    failed = view.errors[view.errors["kind"] == "export"]
-    buffers = view.buffers.groupby("exporter")
-    exported = view.buffers[view.buffers["origin"] == "exported"].groupby("exporter")
-    alive = view.buffers[view.buffers["open"]].groupby("exporter")
-    counts = _counted(
-        {
-            "seen": buffers.size(),
-            "buffers": exported.size(),
-            "exported_bytes": exported["size_bytes"].sum(),
-            "exports_failed": failed.groupby("exporter").size(),
-            "alive": alive.size(),
-            "alive_bytes": alive["size_bytes"].sum(),
-        }
-    )
-    counts["peak_bytes"] = 0
-    for name, mine in buffers[["begin", "end", "size_bytes"]]:
-        counts.loc[name, "peak_bytes"] = peak_bytes(mine, view.start)
-    uses = buffers[["fd_installs", "mmaps"]].sum(min_count=1)
-    rows = counts.join(uses).join(latency.spent(view.buffers, ["exporter"], "export_ns", "export"))
-    return _shared(view, rows, "export")
+def _is_split(called: Called, rows: pd.DataFrame, since: dict[str, int]) -> pd.DataFrame:
+    """Rows with their groups; what began since the functions of its exporter were probed."""
+    rows = called.named(rows)
+    probed = rows["exporter"].map(since).fillna(0).astype("int64")
+    return rows.assign(is_split=rows["probed"] >= probed)
 
 
-def _split(
-    view: View, call: str, calls: pd.DataFrame, known: set[str], since: dict[str, int]
-) -> pd.DataFrame:
+def _split(view: View, call: str, found: Folded, since: dict[str, int]) -> pd.DataFrame:
     """The parts of one kind of call, per device."""
     import pandas as pd
 
-    calls = calls[calls["is_split"]]
-    waits, operations = (
-        table[_is_after(since, table["exporter"], table["begin"])]
-        for table in (view.waits, view.operations)
+    called = found.calls[call]
+    calls, parts = (
+        _is_split(called, joined(rows), since) for rows in (called.counts, called.parts)
     )
-    rows = calls.groupby(IDENTITY)["call_ns"].agg(["size", "sum"])
-    rows = rows.set_axis(["calls", "total_ns"], axis="columns").astype("Int64")
-    found = latency.split(calls, waits, operations, IDENTITY, call)
-    inside = found["inside"].reindex(rows.index, fill_value=0)
-    is_known = calls["exporter"].isin(known)
-    all_known = is_known.groupby([calls[each] for each in IDENTITY]).all().reindex(rows.index)
+    calls = calls.assign(calls=calls["made"] + calls["failed"])
+    calls = calls.assign(is_known=calls["exporter"].isin(_known_exporters(found)))
+    by_device = calls[calls["is_split"] & (calls["calls"] > 0)].groupby(IDENTITY)
+    rows = by_device[["calls", "call_ns"]].sum().astype("Int64")
+    rows = rows.rename(columns={"call_ns": "total_ns"})
+    all_known = by_device["is_known"].all()
+    parts = parts[parts["is_split"]]
+    inside = parts.groupby(IDENTITY)["inside_ns"].sum().reindex(rows.index, fill_value=0)
     unprobed = set(view.probed.loc[view.probed["reason"] != "", "operation"])
     for name in PARTS[call]:
         if name == "rest":
             part = rows["total_ns"] - inside
         else:
-            part = found.get(name, inside[:0]).reindex(rows.index).astype("Int64")
+            mine = parts[parts["part"] == name].groupby(IDENTITY)["ns"].sum()
+            part = mine.reindex(rows.index).astype("Int64")
             if name in WAITS:
                 part = part.fillna(pd.NA if name in view.missing else 0)
             elif name.removesuffix("_operation") not in unprobed:
@@ -244,26 +292,7 @@ def _split(
     return rows.reset_index()
 
 
-def _calls(
-    view: View, call: str, calls: pd.DataFrame, failed: pd.DataFrame, since: dict[str, int]
-) -> pd.DataFrame:
-    """All calls of one kind, failed ones too; those that ``is_split``."""
-    import pandas as pd
-
-    column = f"{call}_ns"
-    exporters = view.buffers.set_index("id")["exporter"]
-    calls = calls.assign(exporter=calls["buffer_id"].map(exporters))
-    done = calls.loc[calls[column].notna(), [*IDENTITY, "exporter", "tid", "begin", column]]
-    of_kind = failed["kind"] == call
-    failures = failed.loc[of_kind, [*IDENTITY, "exporter", "tid", "ts", "call_ns"]]
-    columns = [*IDENTITY, "exporter", "tid", "end", "call_ns"]
-    both = pd.concat([each.set_axis(columns, axis="columns") for each in (done, failures)])
-    both = both.astype(dict.fromkeys(columns[-3:], "int64"))
-    is_split = _is_after(since, both["exporter"], both["end"] - both["call_ns"])
-    return both.assign(is_split=is_split)
-
-
-def _probed_since(view: View) -> dict[str, int]:
+def _probed_since(view: View, found: Folded) -> dict[str, int]:
     """By exporter, from when on its functions were probed.
 
     Which module an exporter is in is not recorded: it is taken for the one that was probed last
@@ -273,40 +302,36 @@ def _probed_since(view: View) -> dict[str, int]:
     times = probed["ts"].to_numpy(np.int64)
     modules = probed["symbol"].str.split(":").str[0].to_numpy(object)
     since = {}
-    for exporter, first in view.operations.groupby("exporter")["begin"].min().items():
+    for exporter, first in joined(found.operated).itertuples(index=False):
         if before := int(np.searchsorted(times, int(first), side="right")):
             since[str(exporter)] = int(times[modules == modules[before - 1]].max())
     return since
 
 
-def _is_after(
-    since: dict[str, int], exporters: pd.Series[str], begins: pd.Series[int]
-) -> pd.Series[bool]:
-    """What began since the functions of its exporter were probed, or has none that were."""
-    return begins >= exporters.map(since).fillna(0).astype("int64")
-
-
-def _known_exporters(view: View) -> set[str]:
+def _known_exporters(found: Folded) -> set[str]:
     """Those of which some function was seen: their others that exist were probed with it."""
-    return set(view.operations["exporter"].dropna().unique())
+    return set(joined(found.operated)["exporter"])
 
 
-def _notes(view: View, calls: dict[str, pd.DataFrame], known: set[str]) -> Iterator[str]:
-    unsized = int(view.mappings["size_bytes"].isna().sum())
-    if unsized:
-        yield f"{count_text(unsized, 'mapping')} of buffers of unknown size: not in bytes mapped"
+def _notes(view: View, found: Folded, since: dict[str, int]) -> Iterator[str]:
+    if found.unsized:
+        mappings = count_text(found.unsized, "mapping")
+        yield f"{mappings} of buffers of unknown size: not in bytes mapped"
     for kind in (*WAITS, "operation"):
         if kind in view.missing:
             reason = view.missing[kind] or "no reason given"
             yield f"{kind} was not observed ({reason}): its time is in the rest"
-    for call, made in calls.items():
-        if early := int((~made["is_split"]).sum()):
+    for call in PARTS:
+        called = found.calls[call]
+        calls = _is_split(called, joined(called.counts), since)
+        if early := int((calls["made"] + calls["failed"])[~calls["is_split"]].sum()):
             what = count_text(early, f"{call} call")
             yield f"{what} ahead of the probes on the exporter's functions: not split"
-    if "operation" not in view.missing and len(view.attachments):
-        used = view.buffers["id"].isin(view.attachments["buffer_id"])
-        unseen = set(view.buffers.loc[used, "exporter"].dropna()) - known
-        if unseen:
+    if "operation" not in view.missing:
+        attach = found.calls["attach"]
+        counts = attach.named(joined(attach.counts))
+        used = set(counts.loc[counts["seen"] > 0, "exporter"].dropna())
+        if unseen := used - _known_exporters(found):
             of = ", ".join(sorted(unseen))
             yield f"no function of these exporters was observed, its time is in the rest: {of}"
 
@@ -317,6 +342,7 @@ ANALYSIS = Analysis(
     needs=("buffers", "attachments", "mappings", "errors", "waits", "operations", "probed"),
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
+    fold=fold,
     params=(
         Param("device", "text", "", "only this device"),
         Param("exporter", "text", "", "only this exporter"),

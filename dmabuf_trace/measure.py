@@ -56,6 +56,18 @@ def added(
     return pd.DataFrame(found).reset_index()
 
 
+def numbered(
+    before: pd.DataFrame | None, rows: pd.DataFrame, keys: list[str]
+) -> tuple[pd.DataFrame, NDArray[Any]]:
+    """All groups so far, each at the place that it had ``before``, and the place of each row's."""
+    mine = rows.groupby(keys, dropna=False, sort=False).ngroup()
+    groups = joined(before, rows.loc[~mine.duplicated(), keys])
+    places = groups.groupby(keys, dropna=False, sort=False).ngroup()
+    known = 0 if before is None else len(before)
+    found = places.to_numpy(np.int64)[known:].take(mine.to_numpy(np.int64))
+    return groups[~places.duplicated()].reset_index(drop=True), found
+
+
 def lengths(
     before: pd.DataFrame | None, table: pd.DataFrame, keys: list[str], column: str
 ) -> pd.DataFrame:
@@ -64,9 +76,12 @@ def lengths(
     ``column`` of ``table`` has ns; a gap is no call.
     """
     seen = table.loc[table[column].notna(), [*keys, column]]
-    ns = seen[column].to_numpy(np.int64)
-    rows = seen[keys].assign(ns=ns, count=np.int64(1), total_ns=ns)
-    found = added(before, rows, [*keys, "ns"], count="sum", total_ns="sum")
+    seen = seen[keys].assign(ns=seen[column].to_numpy(np.int64))
+    counts = seen.groupby([*keys, "ns"], dropna=False, sort=False).size()
+    rows = counts.rename("count").reset_index()
+    rows["total_ns"] = rows["ns"] * rows["count"]
+    groups = joined(before, rows).groupby([*keys, "ns"], dropna=False, sort=False)
+    found = rows if before is None else groups.sum().reset_index()
     if len(found) <= EXACT:
         return found
     spare = np.maximum(np.frexp(found["ns"].to_numpy(np.float64))[1] - 1 - BITS, 0)
