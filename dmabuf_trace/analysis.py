@@ -170,8 +170,7 @@ class View:
         events: pd.DataFrame = field(init=False)
 
     def __getattr__(self, name: str) -> pd.DataFrame:
-        if name not in self._needs:
-            raise AttributeError(f"the analysis does not declare that it needs {name!r}")
+        self._declared(name)
         table: pd.DataFrame = getattr(self._trace, name)
         return table
 
@@ -180,9 +179,17 @@ class View:
 
         Those that came up in it are ``fresh``. Of a whole trace it is the table.
         """
+        self._declared(name)
+        return self._trace.present(name)
+
+    def events_of(self, *kinds: str) -> pd.DataFrame:
+        """The events of these kinds: made much faster than all, where they are few."""
+        self._declared("events")
+        return self._trace.events_of(*kinds)
+
+    def _declared(self, name: str) -> None:
         if name not in self._needs:
             raise AttributeError(f"the analysis does not declare that it needs {name!r}")
-        return self._trace.present(name)
 
     @property
     def is_last(self) -> bool:

@@ -63,9 +63,15 @@ def _failures(rows: Structs) -> pd.Series[str]:
     return strings(_error_names(-rows["ret"].astype(np.int64)), rows["ret"] < 0)
 
 
-def events(source: Source) -> pd.DataFrame:
-    """One row per event, in order of time (and of the ring, where times are equal)."""
-    order = np.argsort(source.raw["ts"], kind="stable")
+def events(source: Source, *kinds: str) -> pd.DataFrame:
+    """One row per event, in order of time (and of the ring, where times are equal).
+
+    With ``kinds``: of these only.
+    """
+    if kinds:
+        order = _of_kinds(source, *(_K[kind] for kind in kinds))
+    else:
+        order = np.argsort(source.raw["ts"], kind="stable")
     rows = source.raw.take(order)
     buffer_ids = source.rows.event_buffers[order]
     attachment_ids = source.rows.event_attachments[order]

@@ -283,6 +283,10 @@ class Trace:
         """One row per event, in order of time (and of the ring, where times are equal)."""
         return moments.events(self._source)
 
+    def events_of(self, *kinds: str) -> pd.DataFrame:
+        """As :attr:`events`, of these kinds only: made much faster where they are few."""
+        return moments.events(self._source, *kinds)
+
     @cached_property
     def holders(self) -> pd.DataFrame:
         """One row per fd and VMA of the snapshots."""

@@ -98,6 +98,15 @@ def test_each_row_comes_up_once_whatever_the_events(events: NDArray[np.void], si
         assert len(parts[name]) == len(whole[name])
 
 
+def test_events_of_some_kinds(busy: Path) -> None:
+    whole = trace.open(busy)
+    wanted = whole.events[whole.events["kind"].isin(["export", "cpu_end"])]
+
+    assert 0 < len(wanted) < len(whole.events)
+    found = whole.events_of("cpu_end", "export")
+    pd.testing.assert_frame_equal(found, wanted.reset_index(drop=True))
+
+
 def answered(path: Path, name: str, **texts: str) -> Any:
     last, (result,) = ask(path, [Asked(registry()[name], **texts)])
     return json.loads(machine.result_json(result, report.recording(last)))

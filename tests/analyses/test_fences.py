@@ -87,6 +87,26 @@ def test_timed_out_and_not_seen_to_signal(ask: Ask) -> None:
     )
 
 
+def test_only_a_later_wait_shows_that_a_fence_signalled(ask: Ask) -> None:
+    k = Build()
+    before, after, again = k.export(), k.export(), k.export(exporter="vgem")
+    k.wait(S)
+    k.fence_wait(before, US, context=1, seqno=9)
+    k.wait(S)
+    for buffer, context in ((before, 1), (after, 2), (again, 3)):
+        k.fence_wait(buffer, S, context=context, seqno=5, timed_out=True)
+    k.wait(S)
+    k.fence_wait(after, US, context=2, seqno=9)
+    k.fence_wait(after, US, context=3, seqno=5)
+    k.wait(S)
+    k.fence_wait(again, S, context=3, seqno=6, timed_out=True)
+
+    keys = ("fence_context", "fence_seqno", "timed_out")
+    assert rows(ask("fences", k), "unsignalled", *keys) == [(1, 5, 1), (3, 6, 1)]
+    # who shows it does not matter
+    assert rows(ask("fences", k, exporter="vgem"), "unsignalled", *keys) == [(3, 6, 1)]
+
+
 def test_sync_files_per_process(ask: Ask) -> None:
     k = Build()
     buffer = k.export()
@@ -108,7 +128,31 @@ def test_sync_files_per_process(ask: Ask) -> None:
     assert result.answer.notes == (
         LIMITS,
         "fds of sync_files are none of a dma-buf: whether they were closed is not observed",
+        "fds in use: numbers given to exported sync_files that were taken at the last export, as "
+        "the lowest free one is given out; some may be of other files by now",
     )
+
+
+def test_sync_files_that_are_never_closed(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    for frame in range(100):
+        k.wait(MS)
+        k.by(Process(1, "leaks")).event("export_sync_file", buffer=buffer.inode, value=9 + frame)
+        k.by(Process(2, "closes")).event(
+            "export_sync_file", buffer=buffer.inode, value=9 + frame % 3
+        )
+        k.by(Process(3, "done")).event(
+            "export_sync_file", buffer=buffer.inode, value=9 + frame % 99
+        )
+    k.by(Process(4, "imports")).event("import_sync_file", buffer=buffer.inode, value=9)
+
+    assert rows(ask("fences", k), "sync_files", "comm", "exports", "fds_in_use") == [
+        ("leaks", 100, 100),
+        ("closes", 100, 1),
+        ("done", 100, 1),
+        ("imports", 0, 0),
+    ]
 
 
 def test_of_one_device_and_one_exporter(ask: Ask) -> None:
