@@ -69,7 +69,8 @@ _KINDS: Final = ("export", "release")
 def run(view: View) -> Answer:
     """See the module's description."""
     is_observed = view.missing.keys().isdisjoint(_KINDS)
-    buffers = spans(view) if is_observed else spans(view).head(0)
+    buffers = spans(view, view.buffers)
+    buffers = buffers if is_observed else buffers.head(0)
     times, levels = steps(buffers)
     peak = int(times[max(int(levels[:, 1].argmax()) - 1, 0)]) if len(times) else view.start
     alive = buffers[_is_alive(buffers["since"], buffers["until"], peak)]

@@ -1,27 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether live buffers become more and more, after warm-up: a leak's slope, not its size.
 
-The time from the first buffer to the end of the trace is cut into 64 parts, and the least that was
-alive in each is judged, so that what comes and goes within a part does not count. The slope is
-Theil-Sen's, the median of those between all pairs of parts, its 95 % interval from the variance of
-Kendall's tau (ties taken into account), widened where neighbouring parts resemble each other, as
-levels of long-lived buffers do.
+The time from the first buffer to the end of the trace is cut into up to 64 parts, of whole cells of
+which the trace has 512. Judged at the end of each part is how many buffers were alive all through
+it, so that what comes and goes within a part does not count. Where buffers lived longer than that
+and then ended, it is those that were alive for longer than they: a leak is what outlives the rest.
+Lives beyond a quarter of the time after warm-up are left out of this, as they would hide a leak.
 
-``grows``: the interval is above 0, and the level rose by 2 buffers or more. ``shrinks``: the same
-downwards. ``stands``: neither, as a cache that has filled. ``too short``: fewer than 8 parts.
+The slope is Theil-Sen's, the median of those between all pairs of parts, its 95 % interval from the
+variance of Kendall's tau (ties taken into account), widened where neighbouring parts resemble each
+other, as levels of long-lived buffers do.
+
+``grows``: the interval is above 0, the level rose by 2 buffers or more, and the later half of it
+still does. ``shrinks``: the same downwards. ``stands``: neither, as a cache that has filled.
+``too short``: fewer than 8 parts.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame
-from dmabuf_trace.levels import spans, steps
+from dmabuf_trace.levels import spans
+from dmabuf_trace.measure import added
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:
@@ -30,8 +38,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Array = NDArray[Any]
 
+CELLS: Final = 512
 PARTS: Final = 64
 PARTS_MIN: Final = 8
+LONGEST: Final = 4
+"""Part of the time after warm-up beyond which a life is left out."""
 RISE_MIN: Final = 2
 Z: Final = 1.959964
 """Of 95 %, both sides."""
@@ -42,6 +53,7 @@ EXPORTER_COLUMNS: Final = (
     Column("verdict", "text", "verdict"),
     Column("warm_buffers", "count", "warmed up"),
     Column("end_buffers", "count", "at the end"),
+    Column("held_ns", "duration", "held for", spare=True),
     Column("buffers_per_s", "rate", "slope"),
     Column("buffers_per_s_low", "rate", "low", spare=True),
     Column("buffers_per_s_high", "rate", "high", spare=True),
@@ -53,57 +65,110 @@ PROCESS_COLUMNS: Final = (
     *EXPORTER_COLUMNS[1:],
 )
 _KINDS: Final = ("export", "release")
+_BY: Final = ["exporter", "comm"]
+_SUMS: Final = {"buffers": "sum", "size_bytes": "sum"}
 
 
-def run(view: View, *, warm_up: int) -> Answer:
-    """See the module's description."""
-    buffers = spans(view)
+@dataclass(frozen=True)
+class Folded:
+    """Lives by exporter and process: from and to which edges of cells how many were alive.
+
+    Those that were alive at less than two are left out; ``first``: when a group's first began.
+    """
+
+    lives: pd.DataFrame
+    first: pd.DataFrame
+    counts: Counter[str]
+
+
+def _edges(view: View) -> Array:
+    """Of the cells, of which the last one has the end of the trace."""
+    return view.start + (view.end + 1 - view.start) * np.arange(CELLS + 1) // CELLS
+
+
+def fold(view: View, before: Folded | None, **_: int) -> Folded:
+    """Count the lives that are over, in the last stretch all."""
+    if before and view.buffers.empty:
+        return before
+    buffers = spans(view, view.buffers)
+    counts = Counter(
+        ended=int(buffers["end_lost"].sum()),
+        unsized=int(buffers["size_bytes"].isna().sum()),
+        older=int((buffers["comm"].isna() & ~buffers["end_lost"]).sum()),
+    )
     judged = buffers[~buffers["end_lost"]]
     if not view.missing.keys().isdisjoint(_KINDS):
         judged = judged.head(0)
+    edges = _edges(view)
+    until = judged["until"].fillna(view.end + 1).to_numpy(np.int64)
+    lives = judged[["exporter", "comm", "size_bytes", "since"]].assign(
+        begin=np.searchsorted(edges, judged["since"].to_numpy(np.int64)),
+        end=np.searchsorted(edges, until, side="right") - 1,
+        buffers=1,
+    )
+    long = lives[lives["begin"] < lives["end"]]
+    return Folded(
+        added(before.lives if before else None, long, [*_BY, "begin", "end"], **_SUMS),
+        added(before.first if before else None, lives, _BY, since="min"),
+        counts + before.counts if before else counts,
+    )
+
+
+def run(view: View, folded: Folded, *, warm_up: int) -> Answer:
+    """See the module's description."""
     after = duration_text(warm_up) if warm_up else "the first third"
 
     def table(name: str, whose: str, columns: tuple[Column, ...], by: list[str]) -> Table:
-        rows = frame(columns, list(_rows(view, judged, by, warm_up)))
-        title = f"Growth per {whose} after {after}: least alive, slope with 95 % interval"
+        rows = frame(columns, _rows(view, folded, by, warm_up))
+        title = f"Growth per {whose} after {after}: buffers that stay, slope with 95 % interval"
         return Table(name, title, columns, rows, view.empty(_KINDS, "no buffer was seen"))
 
     tables = (
-        table("exporters", "exporter", EXPORTER_COLUMNS, ["exporter"]),
-        table("processes", "exporting process", PROCESS_COLUMNS, ["exporter", "comm"]),
+        table("exporters", "exporter", EXPORTER_COLUMNS, _BY[:1]),
+        table("processes", "exporting process", PROCESS_COLUMNS, _BY),
     )
-    return Answer(tables, tuple(_notes(buffers)))
+    return Answer(tables, tuple(_notes(folded.counts)))
 
 
-def _rows(view: View, buffers: pd.DataFrame, by: list[str], warm_up: int) -> list[Row]:
-    known = buffers[buffers[by].notna().all(axis=1)]
-    if known.empty:
+def _rows(view: View, folded: Folded, by: list[str], warm_up: int) -> list[Row]:
+    first = folded.first.dropna(subset=by).groupby(by)["since"].min()
+    if first.empty:
         return []
-    first = int(known["since"].min())
-    moments = np.unique(np.linspace(first, view.end, PARTS + 1, dtype=np.int64)[:-1])
-    rows = [
-        {**dict(zip(by, key, strict=True)), **_judge(group, moments, view.end, warm_up)}
-        for key, group in known.groupby(by)
-    ]
+    lives = dict(iter(folded.lives.groupby(by)))
+    edges = _edges(view)
+    start = int(np.searchsorted(edges, first.min(), side="right")) - 1
+    parts = np.unique(np.linspace(start, CELLS, PARTS + 1, dtype=np.int64))
+    rows = []
+    for key, since in first.items():
+        names = key if isinstance(key, tuple) else (key,)
+        warm = since + (warm_up or (view.end - since) // 3)
+        mine = lives.get(names, folded.lives.head(0))
+        rows.append({**dict(zip(by, names, strict=True)), **_judge(mine, edges, parts, warm)})
     return sorted(
         rows, key=lambda row: (VERDICTS.index(row["verdict"]), -row.get("buffers_per_s", 0))
     )
 
 
-def _judge(buffers: pd.DataFrame, moments: Array, end: int, warm_up: int) -> Row:
-    first = int(buffers["since"].min())
-    warm = first + (warm_up or (end - first) // 3)
-    used = moments >= warm
+def _judge(lives: pd.DataFrame, edges: Array, parts: Array, warm: int) -> Row:
+    begins, ends = (lives[name].to_numpy(np.int64) for name in ("begin", "end"))
+    longest = (CELLS - int(np.searchsorted(edges, warm))) // LONGEST
+    ages = (ends - begins)[(begins > 0) & (ends < CELLS)]
+    age = int(ages.max(initial=0, where=ages <= longest)) + 1
+    to = parts[1:]
+    since = np.minimum(parts[:-1], to - age)
+    used = (since >= 0) & (edges[since] >= warm)
     if used.sum() < PARTS_MIN:
         return {"verdict": "too short"}
-    times, levels = steps(buffers)
-    parts = np.searchsorted(times, moments, side="right")
-    alive, size = np.minimum.reduceat(levels, parts)[used].T
-    slope, low, high = _slope(moments[used], alive)
+    since, to = since[used], to[used]
+    stayed = (begins[:, None] <= since) & (ends[:, None] >= to)
+    alive, size = (lives[name].to_numpy(np.int64) @ stayed for name in _SUMS)
+    slope, low, high = _slope(edges[to], alive)
     rise = int(alive[-1] - alive[0])
-    if low > 0 and rise >= RISE_MIN:
+    half = len(alive) // 2
+    later = _slope(edges[to][half:], alive[half:])[0]
+    if low > 0 and later > 0 and rise >= RISE_MIN:
         verdict = "grows"
-    elif high < 0 and rise <= -RISE_MIN:
+    elif high < 0 and later < 0 and rise <= -RISE_MIN:
         verdict = "shrinks"
     else:
         verdict = "stands"
@@ -111,10 +176,11 @@ def _judge(buffers: pd.DataFrame, moments: Array, end: int, warm_up: int) -> Row
         "verdict": verdict,
         "warm_buffers": int(alive[0]),
         "end_buffers": int(alive[-1]),
+        "held_ns": int((edges[to] - edges[since]).max()),
         "buffers_per_s": slope,
         "buffers_per_s_low": low,
         "buffers_per_s_high": high,
-        "bytes_per_s": round(_slope(moments[used], size)[0]),
+        "bytes_per_s": round(_slope(edges[to], size)[0]),
     }
 
 
@@ -154,12 +220,12 @@ def _resemblance(rest: Array) -> float:
     return math.sqrt((1 + likeness) / (1 - likeness))
 
 
-def _notes(buffers: pd.DataFrame) -> Iterator[str]:
-    if ended := int(buffers["end_lost"].sum()):
+def _notes(counts: Counter[str]) -> Iterator[str]:
+    if ended := counts["ended"]:
         yield f"{count_text(ended, 'buffer')} with a lost end: not judged"
-    if unsized := int(buffers["size_bytes"].isna().sum()):
+    if unsized := counts["unsized"]:
         yield f"{count_text(unsized, 'buffer')} of unknown size: not in sizes"
-    if older := int((buffers["comm"].isna() & ~buffers["end_lost"]).sum()):
+    if older := counts["older"]:
         yield f"{count_text(older, 'buffer')} whose export was not seen: in no process's growth"
 
 
@@ -169,5 +235,6 @@ ANALYSIS = Analysis(
     needs=("buffers",),
     relies_on=_KINDS,
     run=run,
+    fold=fold,
     params=(Param("warm_up", "duration", "", "not judged, as 10s; without it the first third"),),
 )

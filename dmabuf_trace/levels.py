@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 
-def spans(view: View) -> pd.DataFrame:
-    """The buffers, alive in the trace from ``since`` to ``until``; NA: alive at its end.
+def spans(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
+    """Buffers, alive in the trace from ``since`` to ``until``; NA: alive at its end.
 
     One whose export was lost is there from when it was first seen, one with a lost release until
     the end of the trace, where it is gone. Of a window, what lies outside is cut off.
     """
-    buffers = view.buffers
     is_new = buffers["origin"].isin(("lost", "unwatched"))
     since = buffers["begin"].fillna(buffers["seen"].where(is_new, view.start))
     until = buffers["end"].mask(buffers["end_lost"], view.end)

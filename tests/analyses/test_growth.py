@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from dmabuf_trace import trace
 from dmabuf_trace.analysis import records, registry
@@ -96,13 +97,13 @@ def test_a_slow_leak_is_found_and_a_single_step_is_none(ask: Ask) -> None:
     assert rows(ask("growth", step), "exporters", *LEVELS) == [("stands", 2, 4)]
 
 
-def noise(k: Build, seed: int, leaks: int) -> None:
-    """Buffers made at random moments that live for long at random; some never end."""
-    random = np.random.default_rng(seed)
-    begins = random.uniform(0, 60 * S, 400)
-    ends = begins + random.exponential(2 * S, 400)
-    ends[np.linspace(0, 399, leaks, dtype=int)] = np.inf
-    moments = sorted([*zip(begins, range(400), strict=True), *zip(ends, range(400), strict=True)])
+Times = NDArray[np.float64]
+
+
+def live(k: Build, begins: Times, ends: Times) -> None:
+    """Buffers of a minute, made and released at these times."""
+    numbers = range(len(begins))
+    moments = sorted([*zip(begins, numbers, strict=True), *zip(ends, numbers, strict=True)])
     alive: dict[int, Buffer] = {}
     for at, number in moments:
         if at < 60 * S:
@@ -114,6 +115,15 @@ def noise(k: Build, seed: int, leaks: int) -> None:
     k.wait(START + 60 * S - k.now)
 
 
+def noise(k: Build, seed: int, leaks: int) -> None:
+    """Buffers made at random moments that live for long at random; some never end."""
+    random = np.random.default_rng(seed)
+    begins = random.uniform(0, 60 * S, 400)
+    ends = begins + random.exponential(2 * S, 400)
+    ends[np.linspace(0, 399, leaks, dtype=int)] = np.inf
+    live(k, begins, ends)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_stands_and_a_leak_in_it_grows(ask: Ask, seed: int) -> None:
     clean, leaky = Build(), Build()
@@ -122,6 +132,33 @@ def test_noise_stands_and_a_leak_in_it_grows(ask: Ask, seed: int) -> None:
 
     assert rows(ask("growth", clean), "exporters", "verdict") == [("stands",)]
     assert rows(ask("growth", leaky), "exporters", "verdict") == [("grows",)]
+
+
+def held(seed: int, *others: float) -> Build:
+    """Some hundred buffers at once, each held for up to 10 s, and ``others`` that never end."""
+    k, random = Build(), np.random.default_rng(seed)
+    begins = random.integers(0, 240, 1200) * 250.0 * MS
+    ends = begins + random.integers(1, 40, 1200) * 250.0 * MS
+    stay = np.array(others) * S
+    live(k, np.concatenate([begins, stay]), np.concatenate([ends, stay + np.inf]))
+    return k
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_leak_among_many_that_are_held_for_long(ask: Ask, seed: int) -> None:
+    leaky = ask("growth", held(seed, *range(60)))
+    (found,) = rows(leaky, "exporters", "verdict", "held_ns", "buffers_per_s")
+
+    assert found[0] == "grows"
+    assert 9 * S < found[1] < 10 * S
+    assert found[2] == pytest.approx(1, abs=0.05)
+    assert rows(ask("growth", held(seed)), "exporters", *LEVELS) == [("stands", 0, 0)]
+
+
+def test_a_cache_that_fills_through_the_first_half_among_many_stands(ask: Ask) -> None:
+    filled = held(1, *range(30))
+
+    assert rows(ask("growth", filled), "exporters", *LEVELS) == [("stands", 21, 30)]
 
 
 def test_who_grows_comes_first(ask: Ask) -> None:
