@@ -10,14 +10,16 @@ there. Peer-to-peer counts where the attach succeeded: an exporter may also refu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
-from dmabuf_trace.levels import peak_bytes
-from dmabuf_trace.measure import TIMES, lengths, times
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.levels import peaks
+from dmabuf_trace.measure import EXACT, TIMES, added, joined, lengths, times
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:
@@ -88,27 +90,84 @@ P2P_COLUMNS: Final = (
     Column("refused", "count", "refused"),
 )
 _IDENTITY: Final = ["device", "driver", "bus"]
+_CORE: Final = ["exporter", "device", "importer", "call"]
+_HELD: Final = [
+    *(column.name for column in PIN_COLUMNS if column.name not in ("state", "begin_ns")),
+    *("id", "begin", "open", "outlived"),
+]
+_FINDING: Final = [column.name for column in FINDING_COLUMNS]
+_SPANS: Final = [*_IDENTITY, "buffer_id", "begin", "end", "size_bytes"]
 
 
-def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
-    """See the module's description."""
-    exporters = view.buffers.set_index("id")["exporter"]
+@dataclass(frozen=True)
+class Folded:
+    """Findings, sums by device, by call and by buffer, and what notes tell.
+
+    ``spans`` are the pins that peaks are of, ``peaks`` those of times of which they are no more.
+    """
+
+    held: pd.DataFrame | None = None
+    against: pd.DataFrame | None = None
+    devices: pd.DataFrame | None = None
+    spans: pd.DataFrame | None = None
+    peaks: pd.DataFrame | None = None
+    core: pd.DataFrame | None = None
+    failed: pd.DataFrame | None = None
+    moved: pd.DataFrame | None = None
+    p2p: pd.DataFrame | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def fold(view: View, before: Folded | None, *, min_age: int, device: str, exporter: str) -> Folded:
+    """Sort out what was held for long, and add up."""
+    before = before or Folded()
 
     def chosen(table: pd.DataFrame, of_device: str = device) -> pd.DataFrame:
         if exporter:
             table = table[table["exporter"] == exporter]
         return table[table["device"] == of_device] if of_device else table
 
-    def of_exporter(table: pd.DataFrame) -> pd.DataFrame:
-        return table.assign(exporter=table["buffer_id"].map(exporters))
-
-    pins = chosen(of_exporter(view.pins))
-    attachments = chosen(of_exporter(view.attachments))
+    pins, attachments = chosen(view.pins), chosen(view.attachments)
     operations = chosen(view.operations[view.operations["operation"] == "pin"])
     moves = chosen(_moves(view), of_device="")
-    held = _held(view, pins, min_age)
-    against = moves[(moves["pins"] > 0).fillna(False)]
+    spans = joined(before.spans, pins.loc[~pins["end_lost"], _SPANS])
+    most = before.peaks
+    if len(spans) > EXACT:
+        present = chosen(view.present("pins"))
+        most = _peaks(view, most, joined(spans, present.loc[~present["end_lost"], _SPANS]))
+        spans = spans[spans["end"].isna()]
+    core = _core_pins(view, operations)
+    counts = {
+        "orphans": pins["begin"].isna(),
+        "lost": pins["end_lost"],
+        "unsized": pins["size_bytes"].isna(),
+        "operations": operations["operation"].notna(),
+        "unknown": operations["call"].isna(),
+        "p2p": attachments["begin"].notna() & attachments["p2p"].isna(),
+    }
+    return Folded(
+        joined(before.held, pins.loc[(pins["age_ns"] >= min_age).fillna(False), _HELD]),
+        joined(before.against, moves.loc[(moves["pins"] > 0).fillna(False), _FINDING]),
+        _devices(before.devices, pins),
+        spans,
+        most,
+        lengths(before.core, core, _CORE, "operation_ns"),
+        added(before.failed, core, _CORE, failed="sum"),
+        _moved(before.moved, moves),
+        _peer_to_peer(before.p2p, attachments),
+        before.counts + Counter({name: int(found.sum()) for name, found in counts.items()}),
+    )
 
+
+def run(view: View, folded: Folded, *, min_age: int, **_: str) -> Answer:
+    """See the module's description."""
+    held = _held(view, joined(folded.held))
+    against = joined(folded.against)
+    most = _peaks(view, folded.peaks, joined(folded.spans))
+    devices = joined(folded.devices).merge(most, how="left", on=_IDENTITY)
+    core = times(joined(folded.core), _CORE)
+    core = core.assign(failed=joined(folded.failed)["failed"])  # groups in the same order
+    moved = joined(folded.moved).sort_values("moves", ascending=False, kind="stable")
     title = f"Pins held for {duration_text(min_age)} or longer"
     tables = (
         Table("pins", title, PIN_COLUMNS, held, view.empty(("pin",), "none")),
@@ -116,21 +175,21 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
             "devices",
             "Devices that pin",
             DEVICE_COLUMNS,
-            _devices(view, pins),
+            pick(DEVICE_COLUMNS, devices),
             view.empty(("pin",), "none"),
         ),
         Table(
             "core_pins",
             "Pins that the core made by itself",
             CORE_COLUMNS,
-            _core_pins(view, operations),
+            pick(CORE_COLUMNS, core),
             view.empty(("operation",), "none"),
         ),
         Table(
             "moves",
             "Buffers that moved",
             MOVE_COLUMNS,
-            _moved(moves),
+            pick(MOVE_COLUMNS, moved),
             view.empty(("move",), "none"),
         ),
         Table(
@@ -144,40 +203,36 @@ def run(view: View, *, min_age: int, device: str, exporter: str) -> Answer:
             "p2p",
             "Peer-to-peer asked for",
             P2P_COLUMNS,
-            _peer_to_peer(attachments),
+            pick(P2P_COLUMNS, joined(folded.p2p)),
             view.empty(("attach",), "none"),
         ),
     )
     inodes = (*held["inode"].dropna().tolist(), *against["inode"].dropna().tolist())
-    notes = (*_notes(view, pins, operations, against), *_p2p_notes(attachments))
+    notes = (*_notes(view, folded.counts, against), *_p2p_notes(folded.counts["p2p"]))
     return Answer(tables, notes, tuple(dict.fromkeys(inodes)))
 
 
-def _held(view: View, pins: pd.DataFrame, min_age: int) -> pd.DataFrame:
-    held = pins[(pins["age_ns"] >= min_age).fillna(False)]
+def _held(view: View, held: pd.DataFrame) -> pd.DataFrame:
     held = held.sort_values(["open", "age_ns", "id"], ascending=[False, False, True])
     state = held["open"].map({True: "pinned", False: "unpinned"}).astype("string")
     state = state.mask(held["outlived"], "left behind")
     return pick(PIN_COLUMNS, held.assign(begin_ns=held["begin"] - view.start, state=state))
 
 
-def _devices(view: View, pins: pd.DataFrame) -> pd.DataFrame:
-    judged = pins[~pins["end_lost"]]
-    spans = {
-        key: peak_bytes(mine, view.start)
-        for key, mine in _merged(judged, view.start).groupby(_IDENTITY)
-    }
-    rows = [
-        {
-            **dict(zip(_IDENTITY, key, strict=True)),
-            "pins": int(mine["begin"].notna().sum()),
-            "open": int(mine["open"].sum()),
-            "peak_bytes": spans.get(key),
-            "pinned_ns": mine["age_ns"].sum(min_count=1),
-        }
-        for key, mine in pins.groupby(_IDENTITY)
-    ]
-    return frame(DEVICE_COLUMNS, rows)
+def _devices(before: pd.DataFrame | None, pins: pd.DataFrame) -> pd.DataFrame:
+    rows = pins.assign(pins=pins["begin"].notna(), pinned_ns=pins["age_ns"])
+    rows = rows.astype({"pins": "int64", "open": "int64"})
+    return added(before, rows, _IDENTITY, pins="sum", open="sum", pinned_ns="sum")
+
+
+def _peaks(view: View, before: pd.DataFrame | None, spans: pd.DataFrame) -> pd.DataFrame:
+    """Most bytes that each device had pinned at once, so far.
+
+    Up to :data:`EXACT` pins are looked at together. Of a longer trace those of a time at which
+    there were as many are one peak: a pin that comes to light later, as its unpin alone was seen,
+    is not in it.
+    """
+    return peaks(before, _merged(spans, view.start).assign(fresh=True), _IDENTITY, view)
 
 
 def _merged(pins: pd.DataFrame, start: int) -> pd.DataFrame:
@@ -194,13 +249,11 @@ def _merged(pins: pd.DataFrame, start: int) -> pd.DataFrame:
 
 
 def _core_pins(view: View, operations: pd.DataFrame) -> pd.DataFrame:
-    keys = ["exporter", "device", "importer", "call"]
-    importers = view.attachments.set_index("id")["importer"]
+    """The core's own, with the importer that they were for."""
+    importers = view.present("attachments").set_index("id")["importer"]
     pins = operations[(operations["call"] != "pin").fillna(False)]
-    pins = pins.assign(importer=pins["attachment_id"].map(importers))
-    found = times(lengths(None, pins, keys, "operation_ns"), keys)
-    failed = pins["error"].notna().groupby([pins[key] for key in keys], dropna=False).sum()
-    return pick(CORE_COLUMNS, found.assign(failed=failed.to_numpy()))  # groups in the same order
+    importer = pins["attachment_id"].map(importers).astype("string")
+    return pins.assign(importer=importer, failed=pins["error"].notna().astype("int64"))
 
 
 def _moves(view: View) -> pd.DataFrame:
@@ -214,68 +267,58 @@ def _moves(view: View) -> pd.DataFrame:
     return moves.assign(at_ns=moves["ts"] - view.start)
 
 
-def _moved(moves: pd.DataFrame) -> pd.DataFrame:
-    """One row per buffer, the most moved first."""
-    moves = moves.assign(
-        mapped=(moves["mappings"] > 0).astype("Int64"),
-        pinned=(moves["pins"] > 0).astype("Int64"),
+def _moved(before: pd.DataFrame | None, moves: pd.DataFrame) -> pd.DataFrame:
+    """One row per buffer."""
+    rows = moves.assign(
+        moves=1,
+        moves_mapped=(moves["mappings"] > 0).astype("Int64"),
+        moves_pinned=(moves["pins"] > 0).astype("Int64"),
+        mappings_max=moves["mappings"],
+        pins_max=moves["pins"],
+        first_ns=moves["at_ns"],
+        last_ns=moves["at_ns"],
     )
-    rows = moves.groupby("buffer_id", sort=True, dropna=False).agg(
-        inode=("inode", "first"),
-        exporter=("exporter", "first"),
-        size_bytes=("size_bytes", "first"),
-        moves=("at_ns", "size"),
-        mappings_max=("mappings", "max"),
-        pins_max=("pins", "max"),
-        first_ns=("at_ns", "min"),
-        last_ns=("at_ns", "max"),
-    )
-    sums = moves.groupby("buffer_id", dropna=False)[["mapped", "pinned"]].sum(min_count=1)
-    rows = rows.assign(moves_mapped=sums["mapped"], moves_pinned=sums["pinned"])
-    return pick(MOVE_COLUMNS, rows.sort_values("moves", ascending=False, kind="stable"))
+    buffer = dict.fromkeys(("inode", "exporter", "size_bytes"), "first")
+    sums = dict.fromkeys(("moves", "moves_mapped", "moves_pinned"), "sum")
+    most = dict.fromkeys(("mappings_max", "pins_max", "last_ns"), "max")
+    return added(before, rows, ["buffer_id"], **buffer, **sums, **most, first_ns="min")
 
 
-def _peer_to_peer(attachments: pd.DataFrame) -> pd.DataFrame:
+def _peer_to_peer(before: pd.DataFrame | None, attachments: pd.DataFrame) -> pd.DataFrame:
     """What came of it, where importers asked."""
-    keys = ["exporter", *_IDENTITY]
     asked = attachments[attachments["p2p"].isin(["granted", "refused"])]
-    answers = {each: asked["p2p"] == each for each in ("granted", "refused")}
-    groups = asked.assign(**answers).groupby(keys, dropna=False)
-    counts = {each: (each, "sum") for each in answers}
-    return pick(P2P_COLUMNS, groups.agg(attaches=("id", "size"), **counts).reset_index())
+    answers = {each: (asked["p2p"] == each).astype("int64") for each in ("granted", "refused")}
+    counts = dict.fromkeys(("attaches", *answers), "sum")
+    return added(before, asked.assign(attaches=1, **answers), ["exporter", *_IDENTITY], **counts)
 
 
-def _p2p_notes(attachments: pd.DataFrame) -> Iterator[str]:
-    unknown = attachments["begin"].notna() & attachments["p2p"].isna()
-    if count := int(unknown.sum()):
+def _p2p_notes(unknown: int) -> Iterator[str]:
+    if unknown:
         yield (
-            f"{count_text(count, 'attach', 'attaches')} of dynamic importers without peer-to-peer: "
-            "whether they asked for it was not recorded"
+            f"{count_text(unknown, 'attach', 'attaches')} of dynamic importers without "
+            "peer-to-peer: whether they asked for it was not recorded"
         )
 
 
-def _notes(
-    view: View, pins: pd.DataFrame, operations: pd.DataFrame, against: pd.DataFrame
-) -> Iterator[str]:
-    orphans = int(pins["begin"].isna().sum())
-    if orphans:
+def _notes(view: View, counts: Counter[str], against: pd.DataFrame) -> Iterator[str]:
+    if orphans := counts["orphans"]:
         yield (
             f"{count_text(orphans, 'unpin')} without a pin in the trace: pinned before it, or the "
             "pin was lost; how long they were held is not known"
         )
-    if ended := int(pins["end_lost"].sum()):
+    if ended := counts["lost"]:
         yield f"{count_text(ended, 'pin')} with a lost end: not judged"
-    if unsized := int(pins["size_bytes"].isna().sum()):
+    if unsized := counts["unsized"]:
         yield f"{count_text(unsized, 'pin')} of buffers of unknown size: not in peaks"
     if "operation" in view.missing:
         reason = view.missing["operation"] or "no reason given"
         yield f"exporters' functions were not observed ({reason}): the core's own pins are not seen"
-    elif unknown := int(operations["call"].isna().sum()):
+    elif unknown := counts["unknown"]:
         yield (
             f"{count_text(unknown, 'pin')} by an exporter's function within no call that was seen: "
             "the core's own or an importer's, which is not known"
         )
-    if len(operations):
+    if counts["operations"]:
         yield (
             "an exporter's pin is observed from some milliseconds after its first buffer was seen: "
             "the core may have made more"
@@ -287,9 +330,10 @@ def _notes(
 ANALYSIS = Analysis(
     name="pins",
     question="Who keeps what pinned, for how long, and what did the exporter move?",
-    needs=("buffers", "attachments", "pins", "moves", "operations"),
+    needs=("attachments", "pins", "moves", "operations"),
     relies_on=("pin", "unpin", "move", "map", "unmap", "attach", "detach"),
     run=run,
+    fold=fold,
     params=(
         Param("min_age", "duration", "1s", "only pins held at least this long, as 500ms or 2s"),
         Param("device", "text", "", "only this device; moves have none"),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.analyses.conftest import Ask, rows
 from tests.build import KIB, MS, US, Build, Process, S
 
@@ -255,3 +257,28 @@ def test_an_empty_recording(ask: Ask) -> None:
     assert [len(table.rows) for table in result.answer.tables] == [0] * 6
     assert [table.empty for table in result.answer.tables] == ["none"] * 6
     assert result.answer.notes == ()
+
+
+def test_peaks_of_more_pins_than_are_looked_at_together(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    k = Build()
+    kept, *others = (k.export(size * KIB) for size in (64, 1, 2, 4, 2, 1))
+    nic = k.attach(kept, "nic", dynamic=True)
+    k.pin(nic)
+    for buffer in others:
+        both = [k.attach(buffer, device, dynamic=True) for device in ("nic", "gpu", "nic")]
+        for attachment in both:
+            k.pin(attachment)
+        k.wait(MS)
+        for attachment in both:
+            k.unpin(attachment)
+        k.wait(MS)
+    k.detach(nic)
+    k.pin(k.attach(others[0], "nic", dynamic=True))
+
+    monkeypatch.setattr("dmabuf_trace.analyses.pins.EXACT", 2)
+    assert rows(ask("pins", k), "devices", "device", "pins", "open", "peak_bytes") == [
+        ("gpu", 5, 0, 4 * KIB),
+        ("nic", 12, 2, 68 * KIB),
+    ]
