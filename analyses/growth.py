@@ -101,7 +101,8 @@ def fold(view: View, before: Folded | None, **_: int) -> Folded:
         judged = judged.head(0)
     edges = _edges(view)
     until = judged["until"].fillna(view.end + 1).to_numpy(np.int64)
-    lives = judged[["exporter", "comm", "size_bytes", "since"]].assign(
+    lives = judged[["exporter", "comm", "since"]].assign(
+        size_bytes=judged["size_bytes"].fillna(0),
         begin=np.searchsorted(edges, judged["since"].to_numpy(np.int64)),
         end=np.searchsorted(edges, until, side="right") - 1,
         buffers=1,
