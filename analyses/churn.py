@@ -10,16 +10,22 @@ process had been released: a pool of the peak would have done. Groups without ei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
-from dmabuf_trace.levels import surplus
+from dmabuf_trace.brackets import first_of, since
+from dmabuf_trace.measure import added, joined, lengths, numbered, times
+from dmabuf_trace.tables import order_of
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Array = NDArray[Any]
 
 MAPPING_COLUMNS: Final = (
     Column("device", "text", "device"),
@@ -55,86 +61,206 @@ _MAPPED_BY: Final = ["device", "driver", "bus", "exporter", "direction", "import
 _EXPORTED_BY: Final = ["exporter", "size_bytes", "comm", "pid"]
 
 
-def run(view: View, *, device: str, exporter: str) -> Answer:
-    """See the module's description."""
-    buffers = view.buffers
-    exporters = buffers.set_index("id")["exporter"]
-    mappings = view.mappings.assign(exporter=view.mappings["buffer_id"].map(exporters))
+_POOLS: Final = {"mappings": ["group", "buffer_id"], "buffers": ["group"]}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made, by ``group``: a place in ``groups``.
+
+    ``pools`` have how many of a kind are alive (``level``), the most that were at once (``peak``),
+    and whether one was seen to begin (``used``). ``lives`` are lengths of what ended.
+    """
+
+    groups: pd.DataFrame | None = None
+    counts: pd.DataFrame | None = None
+    pools: pd.DataFrame | None = None
+    lives: pd.DataFrame | None = None
+    begun: bool = False
+    ends_lost: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Mappings and buffers that were made."""
+
+    mappings: Made = field(default_factory=Made)
+    buffers: Made = field(default_factory=Made)
+
+
+def fold(view: View, before: Folded | None, *, device: str, exporter: str) -> Folded:
+    """Count what is made, and what of it anew."""
+    before = before or Folded()
+    mappings, buffers, present = view.present("mappings"), view.buffers, view.present("buffers")
     if device:
         mappings = mappings[mappings["device"] == device]
     if exporter:
-        mappings = mappings[mappings["exporter"] == exporter]
-        buffers = buffers[buffers["exporter"] == exporter]
+        mappings, buffers, present = (
+            rows[rows["exporter"] == exporter] for rows in (mappings, buffers, present)
+        )
+    return Folded(
+        _fold_mappings(before.mappings, mappings, view.buffers["id"]),
+        _fold_buffers(before.buffers, present, buffers),
+    )
+
+
+def _fold_mappings(before: Made, mappings: pd.DataFrame, over: pd.Series[int]) -> Made:
+    """Mappings that were there, and the buffers that are ``over``."""
+    is_known = mappings["buffer_id"].notna()
+    known = mappings if is_known.all() else mappings[is_known]
+    groups, mine = numbered(before.groups, known, _MAPPED_BY)
+    # a cached map makes none
+    kept = known["cached"].fillna(False).to_numpy(np.bool_)
+    rows, pools = _judged(before, known.assign(group=mine), _POOLS["mappings"], ~kept)
+    rows = rows.assign(maps=1, remap_ns=rows["map_ns"].where(rows["again"], 0))
+    sums = dict.fromkeys(("buffers", "maps", "again", "cached", "remap_ns"), "sum")
+    begins = mappings["begin"].notna()
+    return Made(
+        groups,
+        added(before.counts, rows, ["group"], **sums, first="min", last="max"),
+        pools[~pools["buffer_id"].isin(over)].reset_index(drop=True),
+        begun=before.begun or bool(begins.any()),
+        ends_lost=before.ends_lost + int(mappings["end_lost"].sum()),
+        unknown=before.unknown + int((~is_known & begins & mappings["fresh"]).sum()),
+    )
+
+
+def _fold_buffers(before: Made, present: pd.DataFrame, settled: pd.DataFrame) -> Made:
+    """Buffers that were there, and those of them that came to an end."""
+    exported, over = (rows[rows["begin"].notna()] for rows in (present, settled))
+    groups, mine = numbered(before.groups, exported, _EXPORTED_BY)
+    _, theirs = numbered(groups, over, _EXPORTED_BY)
+    every = np.ones(len(exported), np.bool_)
+    rows, pools = _judged(before, exported.assign(group=mine), _POOLS["buffers"], every)
+    rows = rows.assign(exported=1, surplus_ns=rows["export_ns"].where(rows["again"], 0))
+    sums = dict.fromkeys(("exported", "released", "again", "export_ns", "surplus_ns"), "sum")
+    over = over.assign(**dict.fromkeys(sums, 0), first=over["begin"], last=over["begin"])
+    over = over.assign(group=theirs, released=~over["open"])
+    columns = ["group", *sums, "first", "last"]
+    ended = over[over["end"].notna()]
+    return Made(
+        groups,
+        added(
+            before.counts,
+            joined(rows.assign(released=False)[columns], over[columns]),
+            ["group"],
+            **sums,
+            first="min",
+            last="max",
+        ),
+        pools,
+        lengths(before.lives, ended, ["group"], "age_ns"),
+        begun=before.begun or len(exported) > 0,
+        ends_lost=before.ends_lost + int(settled["end_lost"].sum()),
+    )
+
+
+def _judged(
+    before: Made, lives: pd.DataFrame, keys: list[str], counted: Array
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Lives that began in the stretch, and the pools then.
+
+    One began ``again`` where an earlier one of its pool was over and free: a pool that keeps what
+    is over has to make as many as were alive at once. A life without a known end is taken as not
+    over, one that began unseen as there from the start. What is not ``counted`` begins only.
+    ``buffers`` is 1 at the first of its pool.
+    """
+    known = None if before.pools is None else before.pools[keys]
+    pools, mine = numbered(known, lives, keys)
+    levels = np.zeros((3, len(pools)), np.int64)
+    if before.pools is not None:
+        levels[:, : len(before.pools)] = before.pools[["level", "peak", "used"]].to_numpy().T
+    level, peak, used = levels
+    fresh, begun = lives["fresh"].to_numpy(), lives["begin"].notna().to_numpy()
+    unseen = np.bincount(mine[fresh & ~begun & counted], minlength=len(pools))
+    level += unseen
+    peak += unseen
+    begins = np.flatnonzero(fresh & begun & counted)
+    again = np.zeros(len(lives), np.bool_)
+    again[begins] = _again(level, peak, mine, lives, begins, counted)
+    seen = fresh & begun
+    rows = lives[seen].assign(again=again[seen], pool=mine[seen])
+    rows = rows.assign(buffers=~rows["pool"].duplicated() & (used[rows["pool"]] == 0))
+    used[rows["pool"]] = 1
+    return (
+        rows.assign(first=rows["begin"], last=rows["begin"]),
+        pools.assign(level=level, peak=peak, used=used),
+    )
+
+
+def _again(
+    level: Array, peak: Array, mine: Array, lives: pd.DataFrame, begins: Array, counted: Array
+) -> Array:
+    """Of each begin, whether its pool has room; moves each pool's ``level`` and ``peak`` on."""
+    ends = np.flatnonzero(lives["end"].notna().to_numpy() & counted)
+    if not len(begins) + len(ends):
+        return np.zeros(0, np.bool_)
+    times = np.concatenate(
+        [
+            lives["begin"].to_numpy(np.int64, na_value=0)[begins],
+            lives["end"].to_numpy(np.int64, na_value=0)[ends],
+        ]
+    )
+    of = np.concatenate([mine[begins], mine[ends]])
+    order = order_of(times, of)  # begins ahead of ends
+    of, is_begin = of[order], order < len(begins)
+    start = first_of(of)
+    now = level[of] + since(np.where(is_begin, 1, -1), start)
+    most = np.where(start, np.maximum(now, peak[of]), now)
+    apart = of * (most.max() - most.min() + 1)
+    most = np.maximum.accumulate(most + apart) - apart
+    earlier = np.where(start, peak[of], np.append(0, most[:-1]))
+    last = np.append(start[1:], True)
+    level[of[last]], peak[of[last]] = now[last], most[last]
+    found = np.empty(len(order), np.bool_)
+    found[order] = now <= earlier
+    return found[: len(begins)]
+
+
+def run(view: View, found: Folded, **_: str) -> Answer:
+    """See the module's description."""
     tables = (
         Table(
             "mappings",
             "Mappings made anew",
             MAPPING_COLUMNS,
-            pick(MAPPING_COLUMNS, _mappings(view, mappings)),
-            view.empty(("map", "unmap"), _none(mappings, "no buffer was mapped")),
+            pick(MAPPING_COLUMNS, _mappings(view, found.mappings)),
+            view.empty(
+                ("map", "unmap"), "none" if found.mappings.begun else "no buffer was mapped"
+            ),
         ),
         Table(
             "buffers",
             "Buffers made anew",
             BUFFER_COLUMNS,
-            pick(BUFFER_COLUMNS, _buffers(view, buffers)),
-            view.empty(("export", "release"), _none(buffers, "no buffer was exported")),
+            pick(BUFFER_COLUMNS, _buffers(view, found.buffers)),
+            view.empty(
+                ("export", "release"), "none" if found.buffers.begun else "no buffer was exported"
+            ),
         ),
     )
-    return Answer(tables, tuple(_notes(mappings, buffers)))
+    return Answer(tables, tuple(_notes(found)))
 
 
-def _none(table: pd.DataFrame, nothing: str) -> str:
-    return "none" if table["begin"].notna().any() else nothing
+def _named(made: Made, by: list[str]) -> pd.DataFrame:
+    """Groups in which something was made anew, in the order of their names."""
+    rows = joined(made.counts)
+    rows = rows[(rows["again"] > 0).fillna(False)].join(joined(made.groups), on="group")
+    return rows.sort_values(by, kind="stable")
 
 
-def _mappings(view: View, mappings: pd.DataFrame) -> pd.DataFrame:
-    known = mappings[mappings["buffer_id"].notna()]
-    made = known[~known["cached"].fillna(False)]
-    # an unmap whose map was not seen tells that there was a mapping before
-    begins = made["begin"].fillna(view.start).to_numpy(np.int64)
-    pools = made.groupby([*_MAPPED_BY, "buffer_id"], dropna=False, sort=False).ngroup()
-    again = made.index[surplus(pools.to_numpy(), begins, made["end"])]
-    seen = known[known["begin"].notna()]
-    remapped = seen.index.isin(again)
-    seen = seen.assign(remap=remapped, remap_ns=seen["map_ns"].where(remapped, 0))
-    groups = seen.groupby(_MAPPED_BY, dropna=False).agg(
-        buffers=("buffer_id", "nunique"),
-        maps=("id", "size"),
-        remaps=("remap", "sum"),
-        cached=("cached", "sum"),
-        first=("begin", "min"),
-        last=("begin", "max"),
-        remap_ns=("remap_ns", "sum"),
-    )
-    groups = groups[groups["remaps"] > 0].reset_index()
+def _mappings(view: View, made: Made) -> pd.DataFrame:
+    groups = _named(made, _MAPPED_BY).rename(columns={"again": "remaps"})
     groups["maps_per_s"] = _rate(groups, "maps")
     groups["remap_share"] = groups["remap_ns"] / (view.end - view.start)
     return groups.sort_values(["remap_ns", "remaps"], ascending=False, kind="stable")
 
 
-def _buffers(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
-    exported = buffers[buffers["begin"].notna()]
-    pools = exported.groupby(_EXPORTED_BY, dropna=False, sort=False).ngroup()
-    again = surplus(pools.to_numpy(), exported["begin"].to_numpy(np.int64), exported["end"])
-    exported = exported.assign(
-        again=again,
-        over=~exported["open"],
-        life=exported["age_ns"].where(exported["end"].notna()),
-        surplus_ns=exported["export_ns"].where(again, 0),
-    )
-    grouped = exported.groupby(_EXPORTED_BY, dropna=False)
-    groups = grouped.agg(
-        exported=("id", "size"),
-        released=("over", "sum"),
-        surplus=("again", "sum"),
-        first=("begin", "min"),
-        last=("begin", "max"),
-        export_ns=("export_ns", "sum"),
-        surplus_ns=("surplus_ns", "sum"),
-    )
-    groups["lifetime_p50_ns"] = grouped["life"].quantile(0.5, interpolation="lower")
-    groups = groups[groups["surplus"] > 0].reset_index()
+def _buffers(view: View, made: Made) -> pd.DataFrame:
+    groups = _named(made, _EXPORTED_BY).rename(columns={"again": "surplus"})
+    lives = times(joined(made.lives), ["group"]).set_index("group")["p50_ns"]
+    groups["lifetime_p50_ns"] = groups["group"].map(lives)
     groups["alive_max"] = groups["exported"] - groups["surplus"]
     groups["exports_per_s"] = _rate(groups, "exported")
     groups["surplus_share"] = groups["surplus_ns"] / (view.end - view.start)
@@ -147,13 +273,12 @@ def _rate(groups: pd.DataFrame, count: str) -> pd.Series[float]:
     return ((groups[count] - 1) * 1e9 / taken).where((groups[count] > 2) & (taken > 0))
 
 
-def _notes(mappings: pd.DataFrame, buffers: pd.DataFrame) -> Iterator[str]:
-    unknown = int((mappings["buffer_id"].isna() & mappings["begin"].notna()).sum())
-    if unknown:
+def _notes(found: Folded) -> Iterator[str]:
+    if unknown := found.mappings.unknown:
         yield f"{count_text(unknown, 'map')} of unknown buffers: not judged"
-    for table, what in ((mappings, "mapping"), (buffers, "buffer")):
-        if ended := int(table["end_lost"].sum()):
-            yield f"{count_text(ended, what)} with a lost end: taken as held to the end"
+    for made, what in ((found.mappings, "mapping"), (found.buffers, "buffer")):
+        if made.ends_lost:
+            yield f"{count_text(made.ends_lost, what)} with a lost end: taken as held to the end"
 
 
 ANALYSIS = Analysis(
@@ -163,6 +288,7 @@ ANALYSIS = Analysis(
     needs=("buffers", "mappings"),
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
+    fold=fold,
     params=(
         Param("device", "text", "", "only mappings of this device"),
         Param("exporter", "text", "", "only buffers of this exporter"),

@@ -90,24 +90,3 @@ def peak_bytes(table: pd.DataFrame, start: int) -> int:
     """
     _, levels = steps(table.assign(since=table["begin"].fillna(start), until=table["end"]))
     return int(levels[:, 1].max())
-
-
-def surplus(pools: Array, begins: Array, ends: pd.Series[int]) -> Array:
-    """Of each life, whether it began while an earlier one of its pool was over and free.
-
-    A pool that keeps what is over has to make as many as were alive at once: the others are
-    surplus. A life without a known end is taken as not over.
-    """
-    import pandas as pd
-
-    is_over = ends.notna().to_numpy()
-    times = np.concatenate([begins, ends[is_over].to_numpy(np.int64)])
-    of = np.concatenate([pools, pools[is_over]])
-    order = np.lexsort((times, of))
-    change = np.concatenate([np.ones(len(begins), np.int64), np.full(is_over.sum(), -1)])
-    level = pd.Series(change[order]).groupby(of[order]).cumsum()
-    peak = level.groupby(of[order]).cummax()
-    is_known = peak.groupby(of[order]).shift(fill_value=0) == peak
-    found = np.empty(len(order), np.bool_)
-    found[order] = is_known
-    return found[: len(begins)]
