@@ -58,10 +58,9 @@ BUFFER_COLUMNS: Final = (
     Column("surplus_share", "share", "of the trace", spare=True),
 )
 _MAPPED_BY: Final = ["device", "driver", "bus", "exporter", "direction", "importer"]
+_MAPPED: Final = ["buffer_id", "begin", "end", "fresh", "cached", "map_ns"]
 _EXPORTED_BY: Final = ["exporter", "size_bytes", "comm", "pid"]
-
-
-_POOLS: Final = {"mappings": ["group", "buffer_id"], "buffers": ["group"]}
+_EXPORTED: Final = ["id", "begin", "end", "open", "age_ns", "fresh", "export_ns"]
 
 
 @dataclass(frozen=True)
@@ -108,11 +107,11 @@ def fold(view: View, before: Folded | None, *, device: str, exporter: str) -> Fo
 def _fold_mappings(before: Made, mappings: pd.DataFrame, over: pd.Series[int]) -> Made:
     """Mappings that were there, and the buffers that are ``over``."""
     is_known = mappings["buffer_id"].notna()
-    known = mappings if is_known.all() else mappings[is_known]
+    known = mappings.loc[is_known, [*_MAPPED_BY, *_MAPPED]]
     groups, mine = numbered(before.groups, known, _MAPPED_BY)
     # a cached map makes none
     kept = known["cached"].fillna(False).to_numpy(np.bool_)
-    rows, pools = _judged(before, known.assign(group=mine), _POOLS["mappings"], ~kept)
+    rows, pools = _judged(before, known[_MAPPED].assign(group=mine), ["group", "buffer_id"], ~kept)
     rows = rows.assign(maps=1, remap_ns=rows["map_ns"].where(rows["again"], 0))
     sums = dict.fromkeys(("buffers", "maps", "again", "cached", "remap_ns"), "sum")
     begins = mappings["begin"].notna()
@@ -127,16 +126,17 @@ def _fold_mappings(before: Made, mappings: pd.DataFrame, over: pd.Series[int]) -
 
 
 def _fold_buffers(before: Made, present: pd.DataFrame, settled: pd.DataFrame) -> Made:
-    """Buffers that were there, and those of them that came to an end."""
-    exported, over = (rows[rows["begin"].notna()] for rows in (present, settled))
+    """Buffers that were there, and those of them that are settled."""
+    exported = present[present["begin"].notna()]
     groups, mine = numbered(before.groups, exported, _EXPORTED_BY)
-    _, theirs = numbered(groups, over, _EXPORTED_BY)
     every = np.ones(len(exported), np.bool_)
-    rows, pools = _judged(before, exported.assign(group=mine), _POOLS["buffers"], every)
+    exported = exported[_EXPORTED].assign(group=mine)
+    over = exported[exported["id"].isin(settled["id"])]
+    rows, pools = _judged(before, exported, ["group"], every)
     rows = rows.assign(exported=1, surplus_ns=rows["export_ns"].where(rows["again"], 0))
     sums = dict.fromkeys(("exported", "released", "again", "export_ns", "surplus_ns"), "sum")
     over = over.assign(**dict.fromkeys(sums, 0), first=over["begin"], last=over["begin"])
-    over = over.assign(group=theirs, released=~over["open"])
+    over["released"] = ~over["open"]
     columns = ["group", *sums, "first", "last"]
     ended = over[over["end"].notna()]
     return Made(

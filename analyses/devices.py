@@ -281,7 +281,7 @@ def _split(view: View, call: str, found: Folded, since: dict[str, int]) -> pd.Da
         if name == "rest":
             part = rows["total_ns"] - inside
         else:
-            mine = parts[parts["part"] == name].groupby(IDENTITY)["ns"].sum()
+            mine = parts[parts["part"] == name.rpartition("_")[0]].groupby(IDENTITY)["ns"].sum()
             part = mine.reindex(rows.index).astype("Int64")
             if name in WAITS:
                 part = part.fillna(pd.NA if name in view.missing else 0)

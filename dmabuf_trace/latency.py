@@ -141,23 +141,25 @@ def _last(times: Array, moments: Array) -> Array:
     return np.append(0, times)[np.searchsorted(times, moments, side="right")]
 
 
+_WHOSE: Final = ["device", "driver", "bus", "exporter", "call_begin"]
+_WHEN: Final = [*_WHOSE, "tid", "begin"]
+
+
 def parts(waits: pd.DataFrame, operations: pd.DataFrame, call: str) -> pd.DataFrame:
-    """ns in each ``part`` of a kind of call: ``lock_wait``, ``fence_wait``, ``pin_operation``, ...
+    """ns in each ``part`` of a kind of call: ``lock`` and ``fence`` waits, ``pin``, ``map``, ...
 
     A wait within an operation of the exporter is a wait, and not that operation's time. The wait
     for a lock that an ``_unlocked`` variant takes ahead of its call is not ``inside_ns``.
     """
-    waits, called = (rows[rows["call"] == call] for rows in (waits, operations))
+    waits = waits.loc[waits["call"] == call, [*_WHEN, "kind", "wait_ns"]]
+    called = operations.loc[operations["call"] == call, [*_WHEN, "operation", "operation_ns"]]
     inside = waits["wait_ns"].where(waits["begin"] >= waits["call_begin"], 0)
-    waited = waits.assign(part=waits["kind"] + "_wait", ns=waits["wait_ns"], inside_ns=inside)
+    waited = waits.assign(part=waits["kind"], ns=waits["wait_ns"], inside_ns=inside)
     ns = called["operation_ns"]
-    called = called.assign(part=called["operation"] + "_operation", ns=ns, inside_ns=ns)
+    called = called.assign(part=called["operation"], ns=ns, inside_ns=ns)
     less = _within(waits, called)
     columns = [*_WHOSE, "part", "ns", "inside_ns"]
     return joined(*(rows[columns] for rows in (waited, called, less)))
-
-
-_WHOSE: Final = ["device", "driver", "bus", "exporter", "call_begin"]
 
 
 def _within(waits: pd.DataFrame, called: pd.DataFrame) -> pd.DataFrame:

@@ -113,6 +113,7 @@ class Trace:
         self.names: Names = read.lifecycle.names
         self.stretch = stretch
         self._read = read
+        self._present: dict[str, pd.DataFrame] = {}
 
     @property
     def raw(self) -> Structs:
@@ -187,6 +188,7 @@ class Trace:
                 part.__dict__.pop(name, None)
         part.stretch = self.stretch.window(start, end)
         part.start, part.end = max(start, self.start), min(end, self.end)
+        part._present = {}
         part.snapshots = {look.when: look for look in part.stretch.looks}
         return part
 
@@ -205,6 +207,13 @@ class Trace:
 
         The flag ``fresh`` tells what came up in it.
         """
+        if table not in self._present:
+            found = self._there(table)
+            is_fresh = found["id"] > self.stretch.before.get(table, 0)
+            self._present[table] = found.assign(fresh=is_fresh)
+        return self._present[table]
+
+    def _there(self, table: str) -> pd.DataFrame:
         found: pd.DataFrame = getattr(self, table)
         settled, there = (getattr(rows, table) for rows in (self.rows, self.stretch.present))
         opened = there[~np.isin(there["id"], settled["id"])]
@@ -214,7 +223,7 @@ class Trace:
             both = pd.concat([found, more], ignore_index=True)
             order = np.argsort(both["id"].to_numpy(), kind="stable")
             found = both.iloc[order].reset_index(drop=True)
-        return found.assign(fresh=found["id"] > self.stretch.before.get(table, 0))
+        return found
 
     # tables
 
