@@ -91,16 +91,17 @@ def _concerned(events: Structs) -> Ints:
 
 def under_way(events: Structs, calls: Ints) -> NDArray[np.bool_]:
     """Parts that belong to none of ``calls``, and whose thread made no call since."""
-    mine = _concerned(events)
-    about = events.take(mine)
-    is_part = np.isin(about["kind"], schema.PARTS)
-    _, thread = np.unique(about["tid"], return_inverse=True)
-    last = np.full(len(about), NONE, np.int64)
-    called = np.flatnonzero(~is_part)
-    last[thread[called]] = called  # the last one of a thread stays
-    waiting = is_part & (calls[mine] == NONE) & (last[thread] < np.arange(len(about)))
     found = np.zeros(len(events), np.bool_)
-    found[mine[waiting]] = True
+    is_part = np.isin(events["kind"], schema.PARTS)
+    waiting = np.flatnonzero(is_part & (calls == NONE))
+    if len(waiting):
+        threads, thread = np.unique(events["tid"][waiting], return_inverse=True)
+        called = np.flatnonzero(~is_part & (events["dur"] > 0))
+        called = called[np.isin(events["tid"][called], threads)]
+        last = np.full(len(threads), NONE, np.int64)
+        by = np.searchsorted(threads, events["tid"][called])
+        last[by] = called  # the last one of a thread stays
+        found[waiting[last[thread] < waiting]] = True
     return found
 
 
