@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dmabuf_trace import reading, report, trace
+from dmabuf_trace import gather, reading, report, trace
 from dmabuf_trace.analysis import Asked, ask, registry
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.recording import Writer
 from dmabuf_trace.render import machine
 from tests.bench.generate import Generator
-from tests.build import header
+from tests.build import MS, Build, Process, header
 from tests.strategies import any_events
 
 OF_CALLS: Final = ["call", "attachment_id", "device", "driver", "bus"]
@@ -105,6 +105,34 @@ def test_events_of_some_kinds(busy: Path) -> None:
     assert 0 < len(wanted) < len(whole.events)
     found = whole.events_of("cpu_end", "export")
     pd.testing.assert_frame_equal(found, wanted.reset_index(drop=True))
+
+
+def test_parts_come_up_with_their_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    k = Build()
+    buffer = k.export()
+    attachment = k.attach(buffer)
+    for pid in (7, 8):
+        k.wait(MS)
+        k.by(Process(pid, "cam")).fence_wait(buffer, MS)
+    for _ in range(9):
+        k.wait(MS)
+        k.by(Process(9, "ui")).mmap(buffer)
+    for pid in (7, 8):
+        k.wait(MS)
+        k.by(Process(pid, "cam")).map(attachment, dur=20 * MS)
+    monkeypatch.setattr(gather, "PACKED_EVENTS", 1)
+    path = k.write(tmp_path / "x.dbt")
+    in_stretches(monkeypatch, 1)
+
+    def calls() -> list[Any]:
+        waits = tables(trace.stretches(path))["waits"][["tid", "call", "call_begin"]]
+        return waits.astype(object).where(waits.notna(), None).to_numpy().tolist()
+
+    start = k.now - 20 * MS
+    assert calls() == [[7, "map", start - MS], [8, "map", start]]
+
+    monkeypatch.setattr(reading, "HELD_EVENTS", 1)
+    assert calls() == [[7, None, None], [8, "map", start]]
 
 
 def answered(path: Path, name: str, **texts: str) -> Any:
