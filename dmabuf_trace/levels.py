@@ -6,6 +6,7 @@ At one and the same time begins come before ends. Must not know what it is that 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,59 @@ def steps(spans: pd.DataFrame) -> tuple[Array, Array]:
     changes = np.concatenate([made, -made[is_over]])[order]
     levels = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(changes, axis=0)])
     return times[order], levels
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A level over a trace, as far as it was taken: ``[:, 0]`` buffers, ``[:, 1]`` bytes.
+
+    ``levels`` are those at ``moments``, the first of which is the start of the trace, ``tops`` the
+    most bytes from each of them until the next. ``peak`` is when the most bytes were alive first.
+    """
+
+    moments: Array
+    levels: Array
+    tops: Array
+    peak: int
+    peak_bytes: int = 0
+
+    @classmethod
+    def at(cls, moments: Array) -> Course:
+        """None alive yet."""
+        nothing = np.zeros(len(moments), np.int64)
+        return cls(moments, np.stack([nothing, nothing], axis=1), nothing, int(moments[0]))
+
+    def late(self, since: Array, changes: Array, until: int) -> Course:
+        """With what was alive from ``since`` to ``until``, which is how far this was taken.
+
+        Of one that was not there from the start, the peak may have been elsewhere.
+        """
+        known = (self.moments <= until)[:, None]
+        reached = self.moments[:, None] >= since
+        levels = self.levels + np.where(known, reached @ changes, 0)
+        within = np.append(self.moments[1:], until)[:, None] >= since
+        tops = self.tops + np.where(known, within @ changes, 0)[:, 1]
+        more = int(changes[since <= self.peak, 1].sum())
+        return replace(self, levels=levels, tops=tops, peak_bytes=self.peak_bytes + more)
+
+    def take(self, spans: pd.DataFrame, since: int, until: int) -> Course:
+        """With a stretch: what was alive at some time after ``since``, up to ``until``."""
+        times, levels = steps(spans)
+        now = slice(*np.searchsorted(times, [since, until], side="right"))
+        first, last = np.searchsorted(self.moments, [since, until], side="right")
+        passed = np.searchsorted(times, self.moments[first:last], side="right")
+        at, tops = self.levels.copy(), self.tops.copy()
+        at[first:last] = levels[passed]
+        tops[first:last] = levels[passed, 1]
+        of = np.searchsorted(self.moments, times[now]) - 1
+        after = levels[now.start : now.stop + 1, 1]
+        np.maximum.at(tops, of[of >= 0], after[1:][of >= 0])
+        found = replace(self, levels=at, tops=tops)
+        highest = int(after.argmax())
+        if after[highest] <= self.peak_bytes:
+            return found
+        peak = int(times[now][highest - 1]) if highest else since
+        return replace(found, peak=peak, peak_bytes=int(after[highest]))
 
 
 def peaks(

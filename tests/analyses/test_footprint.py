@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.analyses.conftest import Ask, rows
-from tests.build import KIB, MIB, MS, Build, Process, S
+from tests.build import KIB, MIB, MS, Attachment, Build, Process, S
 
 LEVEL = ("moment", "time_ns", "buffers", "size_bytes")
 PART = ("buffers", "size_bytes", "share")
@@ -64,6 +64,58 @@ def test_the_high_water_mark_and_what_made_it(ask: Ask) -> None:
         "1 buffer at the high-water mark whose export was not seen: process and cgroup are not "
         "known",
     )
+
+
+def test_what_was_there_before_counts_though_it_comes_to_light_late(ask: Ask) -> None:
+    k = Build()
+    sized, unsized = k.existing(size=2 * MIB), k.existing(size=MIB, exporter="vgem")
+    k.holding(sized, fd=9)
+    k.attach(sized, "isp")
+    k.wait(10 * S)
+    frame = k.export(size=4 * MIB)
+    k.wait(10 * S)
+    k.release(frame)
+    k.wait(10 * S)
+    k.detach(Attachment(sized, 0xFFFF_8880_1000_0000, "gpu"))
+    k.detach(k.attach(unsized, "codec"))
+    k.wait(10 * S)
+
+    result = ask("footprint", k)
+
+    assert rows(result, "levels", *LEVEL) == [
+        ("start", 0, 2, 2 * MIB),
+        ("high-water mark", 10 * S, 3, 6 * MIB),
+        ("end", 40 * S, 2, 2 * MIB),
+    ]
+    assert rows(result, "peak_exporters", "exporter", "buffers", "size_bytes") == [
+        ("system", 2, 6 * MIB),
+        ("<unknown>", 1, 0),
+    ]
+    assert rows(result, "peak_devices", "device", "buffers", "size_bytes") == [
+        ("gpu", 1, 2 * MIB),
+        ("isp", 1, 2 * MIB),
+    ]
+    assert rows(result, "timeline", "time_ns", "buffers", "size_bytes", "peak_bytes") == [
+        (0, 2, 2 * MIB, 2 * MIB),
+        (9 * S, 2, 2 * MIB, 6 * MIB),
+        (10 * S, 3, 6 * MIB, 6 * MIB),
+        (20 * S, 2, 2 * MIB, 2 * MIB),
+    ]
+
+
+def test_a_lost_detach_is_attached_from_then_on(ask: Ask) -> None:
+    k = Build()
+    frame = k.export(size=4 * MIB)
+    address = k.attach(frame, "isp").address
+    k.wait(S)
+    k.attach(frame, "gpu", address=address)
+    k.wait(S)
+    k.export(size=MIB)
+
+    assert rows(ask("footprint", k), "peak_devices", "device", "buffers", "size_bytes") == [
+        ("gpu", 1, 4 * MIB),
+        ("isp", 1, 4 * MIB),
+    ]
 
 
 def test_the_timeline_has_a_row_where_something_changes(ask: Ask) -> None:
