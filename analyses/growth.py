@@ -82,8 +82,9 @@ class Folded:
 
 
 def _edges(view: View) -> Array:
-    """Of the cells, of which the last one has the end of the trace."""
-    return view.start + (view.end + 1 - view.start) * np.arange(CELLS + 1) // CELLS
+    """Of the cells, the last of which has the end of the trace; none is shorter than 1 ns."""
+    length = max(view.end + 1 - view.start, CELLS)
+    return view.start + length * np.arange(CELLS + 1) // CELLS
 
 
 def fold(view: View, before: Folded | None, **_: int) -> Folded:
@@ -100,8 +101,8 @@ def fold(view: View, before: Folded | None, **_: int) -> Folded:
     if not view.missing.keys().isdisjoint(_KINDS):
         judged = judged.head(0)
     edges = _edges(view)
-    until = judged["until"].fillna(view.end + 1).to_numpy(np.int64)
-    lives = judged[["exporter", "comm", "since"]].assign(
+    until = judged["until"].fillna(edges[-1]).to_numpy(np.int64)
+    lives = judged[[*_BY, "since"]].assign(
         size_bytes=judged["size_bytes"].fillna(0),
         begin=np.searchsorted(edges, judged["since"].to_numpy(np.int64)),
         end=np.searchsorted(edges, until, side="right") - 1,
