@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.measure import joined
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLUMNS: Final = (
     Column("inode", "id", "buffer"),
@@ -25,21 +30,57 @@ COLUMNS: Final = (
 )
 
 
-def run(view: View, *, min_age: int, exporter: str) -> Answer:
-    """See the module's description."""
+_COUNTED: Final = ("attachments", "mappings")
+_KEPT: Final = [
+    *("id", "begin", "open"),
+    *(each.name for each in COLUMNS if each.name not in ("state", "begin_ns")),
+]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Rows by stretch, and how many attachments and mappings buffers had that are none yet."""
+
+    rows: tuple[pd.DataFrame, ...] = ()
+    counts: pd.DataFrame | None = None
+
+
+def fold(view: View, before: Folded | None, *, min_age: int, exporter: str) -> Folded:
+    """Take the buffers that are over, with what was counted up to here."""
+    import pandas as pd
+
+    before = before or Folded()
+    now = [getattr(view, name)["buffer_id"].value_counts().rename(name) for name in _COUNTED]
+    counts = pd.concat(now, axis=1).fillna(0)
+    if before.counts is not None:
+        counts = counts.add(before.counts, fill_value=0)
     buffers = view.buffers
+    left = counts[~counts.index.isin(buffers["id"])]
     if exporter:
         buffers = buffers[buffers["exporter"] == exporter]
     if min_age:
         buffers = buffers[(buffers["age_ns"] >= min_age).fillna(False)]
-    buffers = buffers.assign(
-        state=buffers["open"].map({True: "alive", False: "released"}),
-        begin_ns=buffers["begin"] - view.start,
-        attachments=buffers["id"].map(view.attachments.groupby("buffer_id").size()).fillna(0),
-        mappings=buffers["id"].map(view.mappings.groupby("buffer_id").size()).fillna(0),
+    rows = _more(buffers.assign(**dict.fromkeys(_COUNTED, 0)), counts)
+    return Folded((*before.rows, rows[_KEPT]), left)
+
+
+def _more(rows: pd.DataFrame, counts: pd.DataFrame) -> pd.DataFrame:
+    """With these attachments and mappings too."""
+    more = {name: rows["id"].map(counts[name]).fillna(0).astype("int64") for name in _COUNTED}
+    return rows.assign(**{name: rows[name] + more[name] for name in _COUNTED})
+
+
+def run(view: View, found: Folded, **_: Any) -> Answer:
+    """See the module's description."""
+    rows = joined(*found.rows).sort_values("id")
+    if found.counts is not None:
+        rows = _more(rows, found.counts)  # what outlived its buffer
+    rows = rows.assign(
+        state=rows["open"].map({True: "alive", False: "released"}),
+        begin_ns=rows["begin"] - view.start,
     )
-    table = Table("buffers", "Buffers", COLUMNS, pick(COLUMNS, buffers), "none")
-    return Answer((table,), inodes=tuple(buffers["inode"].tolist()))
+    table = Table("buffers", "Buffers", COLUMNS, pick(COLUMNS, rows), "none")
+    return Answer((table,), inodes=tuple(rows["inode"].tolist()))
 
 
 ANALYSIS = Analysis(
@@ -48,6 +89,8 @@ ANALYSIS = Analysis(
     needs=("buffers", "attachments", "mappings"),
     relies_on=("export", "release", "attach", "map"),
     run=run,
+    fold=fold,
+    is_list=True,
     params=(
         Param("min_age", "duration", "", "only buffers that lived at least this long"),
         Param("exporter", "text", "", "only buffers of this exporter"),

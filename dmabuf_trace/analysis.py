@@ -120,6 +120,8 @@ class Analysis:
     params: tuple[Param, ...] = ()
     report_rank: int = 0
     """Place in the report; 0: not part of it."""
+    is_list: bool = False
+    """It lists what the trace has, so what its ``fold`` returns does grow: of no report."""
 
     def __call__(self, trace: Trace, **texts: str) -> Result:
         """Ask a whole ``trace``; parameters are texts, as on the command line."""

@@ -144,14 +144,19 @@ def report(trace: Trace) -> Report:
 
 
 def read(path: Path, *, every: bool = False, window: Window | None = None) -> Report:
-    """Ask a recording what the report has, or ``every`` analysis that can be asked in stretches."""
+    """Ask a recording what the report has, or ``every`` analysis that can be asked in stretches.
+
+    Lists as long as the recording are left out.
+    """
     return _made(*ask(path, _questions(every=every), window))
 
 
 def _questions(*, every: bool) -> list[Asked]:
     known = registry().values()
     shown = sorted((each for each in known if each.report_rank), key=lambda each: each.report_rank)
-    others = [each for each in known if every and each.fold and not each.report_rank]
+    others = [
+        each for each in known if every and each.fold and not each.is_list and not each.report_rank
+    ]
     return [Asked(analysis) for analysis in (_TOTALS, *shown, *others)]
 
 

@@ -157,3 +157,10 @@ def test_a_report_is_the_same(busy: Path, monkeypatch: pytest.MonkeyPatch) -> No
     in_stretches(monkeypatch, 3000)
 
     assert machine.report_json(report.read(busy)) == at_once
+
+
+def test_a_report_of_everything_has_no_mere_list(busy: Path) -> None:
+    asked = {result.analysis.name for result in report.read(busy, every=True).results}
+
+    assert {"errors", "fences"} < asked
+    assert "buffers" not in asked

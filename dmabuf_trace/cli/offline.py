@@ -61,7 +61,9 @@ def _window(text: str) -> tuple[int, int] | None:
 @app.command()
 def report(
     file: File,
-    every: Annotated[bool, typer.Option("--all", help="Every analysis.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every analysis, but no mere lists.")
+    ] = False,
     window: InWindow = "",
     as_json: AsJson = False,
 ) -> None:
