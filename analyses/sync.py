@@ -10,14 +10,16 @@ Access itself is not observable: that a buffer was mmap'ed and never bracketed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from dmabuf_trace import overlaps
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
 from dmabuf_trace.errnos import INTERRUPTED
-from dmabuf_trace.measure import TIMES, lengths, times
+from dmabuf_trace.measure import TIMES, added, joined, lengths, times
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -47,144 +49,234 @@ COST_COLUMNS: Final = (
     Column("bytes_per_second", "bytes", "per second"),
 )
 NO_BEGIN: Final = "end without a begin"
+RELEASED: Final = "begin without an end, buffer released"
+OPEN: Final = "begin without an end"
+TURNED: Final = "ends in another direction"
+NOT_AGAIN: Final = "interrupted, not tried again"
 UNBRACKETED: Final = "mmap'ed, never bracketed"
+FINDINGS: Final = (NO_BEGIN, RELEASED, OPEN, TURNED, NOT_AGAIN, UNBRACKETED)
 SMALLEST: Final = 4096
 
 ENDS: Final = {"process": "cpu_end", "driver": "kernel_end"}
 BEGINS: Final = {"process": "cpu_begin", "driver": "kernel_begin"}
 SYNC: Final = ("cpu_begin", "cpu_end")
+_CALLS: Final = {"begin": "direction", "end": "end_direction"}
 
 
-def run(view: View, *, min_age: int, exporter: str) -> Answer:
-    """See the module's description."""
-    import pandas as pd
+_BY: Final = ["finding", "buffer_id", "by", "owner"]
+_PARTS: Final = (
+    *FINDING_COLUMNS,
+    Column("buffer_id", "id", ""),
+    Column("owner", "id", ""),
+    Column("origin", "text", ""),
+)
+_WAYS: Final = {
+    **dict.fromkeys((column.name for column in _PARTS if column.name not in _BY), "first"),
+    "count": "sum",
+    "age_ns": "max",
+}
+_KIND: Final = ["exporter", "direction", "end_direction", "size_up_to_bytes"]
 
-    buffers = view.buffers.set_index("id")
+
+@dataclass(frozen=True)
+class Folded:
+    """``done`` are findings on buffers that are gone, the rest is about those that are there:
+    findings, brackets ``turned`` that overlap with an open one, calls that were ``interrupted`` and
+    not made again, who has them ``mapped``, ids of those that somebody ``tried`` to bracket, and of
+    open brackets when their buffers were ``released``. ``older``: how many ends are not judged.
+    ``lengths`` of calls and bytes ``moved`` are those of ``kinds``.
+    """
+
+    done: tuple[pd.DataFrame, ...] = ()
+    found: pd.DataFrame | None = None
+    turned: pd.DataFrame | None = None
+    interrupted: pd.DataFrame | None = None
+    mapped: pd.DataFrame | None = None
+    tried: pd.Series[int] | None = None
+    released: pd.Series[int] | None = None
+    older: int = 0
+    kinds: pd.DataFrame | None = None
+    lengths: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    moved: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def fold(view: View, before: Folded | None, *, min_age: int, exporter: str) -> Folded:
+    """Settle what can be told of brackets up to here."""
+    before = before or Folded()
 
     def chosen(table: pd.DataFrame) -> pd.DataFrame:
-        of = {each: table["buffer_id"].map(buffers[each]) for each in ("exporter", "size_bytes")}
-        known = table.assign(**of)
-        return known[known["exporter"] == exporter] if exporter else known
+        return table[table["exporter"] == exporter] if exporter else table
 
-    accesses = chosen(view.cpu_accesses).assign(
-        origin=lambda table: table["buffer_id"].map(buffers["origin"]),
-        released=lambda table: table["buffer_id"].map(buffers["end"]),
-    )
+    accesses, opened = chosen(view.cpu_accesses), chosen(view.going_on("cpu_accesses"))
+    errors = chosen(view.errors)
+    failed = errors[errors["kind"].isin(SYNC) & errors["buffer_id"].notna()]
+    over = view.buffers[["id", "end", "origin", "size_bytes"]].set_index("id")
+    released = _chained(before.released, over["end"])
+    tried = _chained(before.tried, *(each["buffer_id"] for each in (accesses, opened, failed)))
+    tried = tried.drop_duplicates()
     # a half that was not observed leaves the other half alone: no finding
-    no_begin = accesses[accesses["begin"].isna() & ~accesses["by"].map(BEGINS).isin(view.missing)]
-    is_new = no_begin["origin"] == "exported"
-    not_open = accesses[~accesses["by"].map(ENDS).isin(view.missing)]
-    failed = chosen(view.errors[view.errors["kind"].isin(SYNC)])
-    parts = [
-        _grouped(view, NO_BEGIN, no_begin[is_new], "end"),
-        *_left_open(view, not_open[not_open["open"]], min_age),
-        _grouped(view, "ends in another direction", _turned(accesses), "begin"),
-        _grouped(view, "interrupted, not tried again", _not_again(accesses, failed), "ts"),
-    ]
-    if "cpu_begin" not in view.missing:
-        mapped = chosen(view.vmas)
-        mapped = mapped[mapped["shared"] & (mapped["through"] == "own")]
-        tried = pd.concat([accesses["buffer_id"], failed["buffer_id"]])
-        never = mapped[~mapped["buffer_id"].isin(tried)]
-        parts.append(_grouped(view, UNBRACKETED, never.assign(by="process"), "begin"))
-    findings = pd.concat(parts, ignore_index=True)
+    no_begin = accesses[accesses["begin"].isna()]
+    no_begin = no_begin[~no_begin["by"].map(BEGINS).isin(view.missing)]
+    no_end = accesses[accesses["open"]]
+    no_end = no_end[~no_end["by"].map(ENDS).isin(view.missing)]
+    turned, growing = overlaps.turned(before.turned, accesses, opened)
+    interrupted = _not_again(before.interrupted, accesses, opened, failed)
+    late = interrupted[interrupted["buffer_id"].isin(over.index)]
+    sizes = late["buffer_id"].map(over["size_bytes"])
+    mapped = _unbracketed(view, before.mapped, chosen(view.vmas), tried)
+    never = mapped[mapped["buffer_id"].isin(over.index)]
+    found = _grouped(
+        view,
+        joined(before.found, never),
+        _part(NO_BEGIN, no_begin, "end"),
+        *_left_open(no_end, released, min_age),
+        _part(TURNED, turned.drop(columns="age_ns", errors="ignore"), "begin"),
+        _part(NOT_AGAIN, late.assign(by="process", size_bytes=sizes), "ts"),
+    )
+    known = found["buffer_id"].map(over["origin"]).astype("string")
+    found = found.assign(origin=found["origin"].fillna(known))
+    is_done = found["buffer_id"].isin(over.index) & ~found["buffer_id"].isin(opened["buffer_id"])
+    is_done |= view.is_last
+    is_older = (found["finding"] == NO_BEGIN) & (found["origin"] != "exported")
+    kinds, calls = _kinds(before.kinds, accesses)
+    return Folded(
+        (*before.done, found[is_done & ~is_older]),
+        found[~is_done],
+        growing,
+        interrupted.drop(index=late.index),
+        mapped.drop(index=never.index),
+        tried[~tried.isin(over.index)],
+        released[released.index.isin(opened["buffer_id"])],
+        before.older + int(found.loc[is_done & is_older, "count"].sum()),
+        kinds,
+        {call: lengths(before.lengths.get(call), calls, ["kind"], f"{call}_ns") for call in _CALLS},
+        {call: _moved(before.moved.get(call), calls, call) for call in _CALLS},
+    )
+
+
+def run(view: View, folded: Folded, **_: Any) -> Answer:
+    """See the module's description."""
+    found = joined(*folded.done)
+    rank = found["finding"].map({finding: rank for rank, finding in enumerate(FINDINGS)})
+    order = ["rank", "count", "inode", *_BY]
+    found = found.assign(rank=rank)
+    found = found.sort_values(order, ascending=[name != "count" for name in order])
+    findings = pick(FINDING_COLUMNS, found)
     brackets_seen = not {"cpu_begin", "kernel_begin"} <= view.missing.keys()
     empty = "none" if brackets_seen else "not observed"
+    costs = _costs(folded)
     tables = (
         Table("findings", "Not as it should be", FINDING_COLUMNS, findings, empty),
-        Table("cost", "Calls that begin and end CPU access", COST_COLUMNS, _cost(accesses), empty),
+        Table("cost", "Calls that begin and end CPU access", COST_COLUMNS, costs, empty),
     )
-    notes = tuple(_notes(findings, int((~is_new).sum())))
+    notes = tuple(_notes(findings, folded.older))
     return Answer(tables, notes, tuple(findings["inode"].dropna().unique().tolist()))
 
 
-def _grouped(view: View, finding: str, table: pd.DataFrame, at: str) -> pd.DataFrame:
-    """One row per buffer and process, or driver, most frequent first; ``at`` has its time."""
-    wanted = ["buffer_id", "inode", "by", "pid", "comm", "exporter", "size_bytes", at]
-    found = table.reindex(columns=[*wanted, "direction", "end_direction", "age_ns", "count"])
-    found["count"] = found["count"].fillna(1).astype("Int64")
-    owner = found["pid"].where(found["by"] == "process", 0)
-    groups = found.sort_values(at).groupby(["buffer_id", "by", owner.rename("owner")])
-    firsts = {each.name: (each.name, "first") for each in FINDING_COLUMNS if each.name in found}
-    summed = {"count": ("count", "sum"), "age_ns": ("age_ns", "max"), "first_ns": (at, "first")}
-    rows = groups.agg(**{**firsts, **summed}).reset_index(drop=True)
-    rows = rows.assign(finding=finding, first_ns=rows["first_ns"] - view.start)
-    return pick(FINDING_COLUMNS, rows.sort_values(["count", "inode"], ascending=[False, True]))
-
-
-def _left_open(view: View, opened: pd.DataFrame, min_age: int) -> Iterator[pd.DataFrame]:
-    is_over = opened["released"].notna()
-    until = opened.assign(age_ns=opened["released"] - opened["begin"])
-    yield _grouped(view, "begin without an end, buffer released", until[is_over], "begin")
-    alive = opened[~is_over & (opened["age_ns"] >= min_age)]
-    yield _grouped(view, "begin without an end", alive, "begin")
-
-
-def _turned(accesses: pd.DataFrame) -> pd.DataFrame:
-    """Brackets whose end has another direction; of those that overlap, as many as can't be told
-    from a mere mix-up of their ends."""
+def _chained(*parts: pd.Series[int] | None) -> pd.Series[int]:
     import pandas as pd
 
-    begun = accesses[accesses["begin"].notna()]
-    owner = begun["pid"].where(begun["by"] == "process", 0)
-    keys = [begun["buffer_id"].to_numpy(np.int64), owner.to_numpy(np.int64)]
-    keys.append((begun["by"] == "driver").to_numpy(np.bool_))
-    order = np.lexsort((begun["id"].to_numpy(), *keys))
-    begun = begun.iloc[order]
-    # ends are in the order of their begins, so what overlaps anything overlaps its predecessor
-    end = begun["end"].fillna(np.iinfo(np.int64).max).to_numpy(np.int64)
-    fresh = np.ones(len(begun), np.bool_)
-    fresh[1:] = begun["begin"].to_numpy(np.int64)[1:] >= end[:-1]
-    for key in keys:
-        fresh[1:] |= key[order][1:] != key[order][:-1]
-    begun = begun.assign(together=np.cumsum(fresh))
-    wrong = begun[begun["end_direction"].notna() & (begun["direction"] != begun["end_direction"])]
-    about = begun[begun["together"].isin(wrong["together"])]
-    ended = about[about["end_direction"].notna()]
-    sides = [about[["together", "direction"]].assign(more=-1)]
-    sides.append(pd.DataFrame({"together": ended["together"], "direction": ended["end_direction"]}))
-    sides[1]["more"] = 1
-    more = pd.concat(sides).groupby(["together", "direction"])["more"].sum().clip(lower=0)
-    wrong = wrong.drop_duplicates("together")
-    wrong = wrong.assign(count=wrong["together"].map(more.groupby(level="together").sum()))
-    return wrong[wrong["count"] > 0].drop(columns="age_ns")
+    return pd.concat([part for part in parts if part is not None])
 
 
-def _not_again(accesses: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
+def _part(finding: str, table: pd.DataFrame, at: str) -> pd.DataFrame:
+    """Rows of a finding, ``at`` having their time."""
+    return table.assign(finding=finding, at=table[at])
+
+
+def _grouped(view: View, before: pd.DataFrame, *parts: pd.DataFrame) -> pd.DataFrame:
+    """One row per finding, buffer and process, or driver."""
+    new = joined(*parts)
+    if new.empty and len(before):
+        return before
+    new = new.reindex(columns=[*(column.name for column in _PARTS), "at"])
+    owner = new["pid"].where(new["by"] == "process", 0)
+    new = new.assign(owner=owner, first_ns=new["at"] - view.start, count=new["count"].fillna(1))
+    rows = joined(before, pick(_PARTS, new)).sort_values("first_ns", kind="stable")
+    return added(None, rows, _BY, **_WAYS)
+
+
+def _left_open(
+    opened: pd.DataFrame, released: pd.Series[int], min_age: int
+) -> Iterator[pd.DataFrame]:
+    end = opened["buffer_id"].map(released)
+    until = opened.assign(age_ns=end - opened["begin"])
+    yield _part(RELEASED, until[end.notna()], "begin")
+    yield _part(OPEN, opened[end.isna() & (opened["age_ns"] >= min_age)], "begin")
+
+
+def _not_again(
+    before: pd.DataFrame | None,
+    accesses: pd.DataFrame,
+    opened: pd.DataFrame,
+    failed: pd.DataFrame,
+) -> pd.DataFrame:
     """SYNC calls that were interrupted, and after which none of their kind came."""
-    import pandas as pd
-
+    late = joined(before, failed[failed["errno"].isin(INTERRUPTED)])
+    if late.empty:
+        return late
     keys = ["buffer_id", "pid", "kind"]
-    mine = accesses[accesses["by"] == "process"]
-    calls = [
-        mine[["buffer_id", "pid"]].assign(kind=kind, ts=mine[column])
-        for kind, column in zip(SYNC, ("begin", "end"), strict=True)
-    ]
-    last = pd.concat([*calls, failed[[*keys, "ts"]]]).groupby(keys)["ts"].max().rename("last")
-    late = failed[failed["errno"].isin(INTERRUPTED)].join(last, on=keys)
-    late = late[late["ts"] == late["last"]]
-    return late.assign(by="process")
+    calls = [late[[*keys, "ts"]], failed[[*keys, "ts"]]]
+    for table in (accesses, opened):
+        mine = table[(table["by"] == "process") & table["buffer_id"].isin(late["buffer_id"])]
+        for kind, at in zip(SYNC, ("begin", "end"), strict=True):
+            calls.append(mine[["buffer_id", "pid"]].assign(kind=kind, ts=mine[at]))
+    last = joined(*calls).groupby(keys)["ts"].max().rename("last")
+    late = late.join(last, on=keys)
+    return late[late["ts"] == late["last"]].drop(columns="last")
 
 
-def _cost(accesses: pd.DataFrame) -> pd.DataFrame:
+def _unbracketed(
+    view: View, before: pd.DataFrame | None, vmas: pd.DataFrame, tried: pd.Series[int]
+) -> pd.DataFrame:
+    """Who has mapped buffers that nobody tried to bracket."""
+    mine = vmas["shared"] & ~vmas["buffer_id"].isin(tried) & vmas["buffer_id"].notna()
+    mine &= (vmas["through"] == "own") & ("cpu_begin" not in view.missing)
+    rows = _part(UNBRACKETED, vmas[mine].assign(by="process"), "begin")
+    kept = joined(before, rows.iloc[:0])
+    return _grouped(view, kept[~kept["buffer_id"].isin(tried)], rows)
+
+
+def _kinds(
+    before: pd.DataFrame | None, accesses: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What calls are told apart by, and the calls with the number of that."""
     import pandas as pd
 
-    keys = ["exporter", "call", "direction", "size_up_to_bytes"]
+    known = accesses["size_bytes"].notna()
     sizes = accesses["size_bytes"].fillna(0).to_numpy(np.int64)
     classes = np.array([SMALLEST << 2 * step for step in range(26)], np.int64)
     up_to = classes[np.minimum(np.searchsorted(classes, sizes), len(classes) - 1)]
-    sized = accesses.assign(size_up_to_bytes=pd.Series(up_to, accesses.index, dtype="Int64"))
-    sized["size_up_to_bytes"] = sized["size_up_to_bytes"].where(sized["size_bytes"].notna())
+    sized = pd.Series(up_to, accesses.index, dtype="Int64").where(known)
+    groups = accesses.assign(size_up_to_bytes=sized).groupby(_KIND, dropna=False, sort=False)
+    mine = groups.head(1)[_KIND]
+    kinds = joined(before, mine).drop_duplicates(ignore_index=True)
+    number = mine.merge(kinds.reset_index(names="kind"), how="left")["kind"].to_numpy(np.int64)
+    names = ["size_bytes", *(f"{call}_ns" for call in _CALLS)]
+    return kinds, accesses[names].assign(kind=number[groups.ngroup().to_numpy(np.int64)])
+
+
+def _moved(before: pd.DataFrame | None, calls: pd.DataFrame, call: str) -> pd.DataFrame:
+    """Bytes that calls were about."""
+    return added(before, calls[calls[f"{call}_ns"].notna()], ["kind"], size_bytes="sum")
+
+
+def _costs(folded: Folded) -> pd.DataFrame:
+    import pandas as pd
+
     found = []
-    for call, direction in (("begin", "direction"), ("end", "end_direction")):
-        calls = sized.assign(call=call, direction=sized[direction], ns=sized[f"{call}_ns"])
-        rows = times(lengths(None, calls, keys, "ns"), keys)
-        moved = calls[calls["ns"].notna()].groupby(keys, dropna=False)["size_bytes"]  # same order
-        total = moved.sum(min_count=1).to_numpy(np.float64, na_value=np.nan)
+    keys = ["exporter", "direction", "size_up_to_bytes"]
+    for call, direction in _CALLS.items():
+        kinds = joined(folded.kinds)
+        kinds = kinds.assign(direction=kinds[direction])[keys]
+        ns, moved = (each[call].join(kinds, on="kind") for each in (folded.lengths, folded.moved))
+        rows = times(added(None, ns, [*keys, "ns"], count="sum", total_ns="sum"), keys)
+        sizes = added(None, moved, keys, size_bytes="sum")["size_bytes"]  # groups in the same order
         took = np.where(rows["total_ns"] > 0, rows["total_ns"], np.nan)
-        rate = pd.Series(np.round(total * 1e9 / took))
-        found.append(rows.assign(bytes_per_second=rate))
-    return pick(COST_COLUMNS, pd.concat(found)).sort_values(keys, ignore_index=True)
+        rate = np.round(sizes.to_numpy(np.float64, na_value=np.nan) * 1e9 / took)
+        found.append(rows.assign(call=call, bytes_per_second=rate))
+    order = [column.name for column in COST_COLUMNS[:4]]
+    return pick(COST_COLUMNS, pd.concat(found)).sort_values(order, ignore_index=True)
 
 
 def _notes(findings: pd.DataFrame, older: int) -> Iterator[str]:
@@ -206,6 +298,7 @@ ANALYSIS = Analysis(
     needs=("buffers", "cpu_accesses", "vmas", "errors"),
     relies_on=("cpu_begin", "cpu_end", "kernel_begin", "kernel_end", "mmap", "release"),
     run=run,
+    fold=fold,
     params=(
         Param("min_age", "duration", "", "only brackets left open at least this long, as 500ms"),
         Param("exporter", "text", "", "only buffers of this exporter"),

@@ -184,6 +184,11 @@ class View:
         self._declared(name)
         return self._trace.present(name)
 
+    def going_on(self, name: str) -> pd.DataFrame:
+        """What is open when the stretch ends, and comes up in a later one; none: it is the last."""
+        self._declared(name)
+        return self._trace.going_on(name)
+
     def events_of(self, *kinds: str) -> pd.DataFrame:
         """The events of these kinds: made much faster than all, where they are few."""
         self._declared("events")

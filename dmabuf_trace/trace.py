@@ -27,7 +27,7 @@ from dmabuf_trace.names import Names
 from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
 from dmabuf_trace.source import Source
-from dmabuf_trace.tables import Rows
+from dmabuf_trace.tables import Flag, Rows
 from dmabuf_trace.units import duration_text
 
 Structs = NDArray[np.void]
@@ -215,14 +215,26 @@ class Trace:
 
     def _there(self, table: str) -> pd.DataFrame:
         found: pd.DataFrame = getattr(self, table)
-        settled, there = (getattr(rows, table) for rows in (self.rows, self.stretch.present))
-        opened = there[~np.isin(there["id"], settled["id"])]
-        if len(opened):  # few: what is settled is not made anew
-            rows = replace(self.rows, **{table: opened})
-            more = getattr(lives, table)(replace(self._source, rows=rows))
-            both = pd.concat([found, more], ignore_index=True)
+        more = self._unsettled(table)
+        if len(more):  # few: what is settled is not made anew
+            both = pd.concat([found, self._made(table, more)], ignore_index=True)
             order = np.argsort(both["id"].to_numpy(), kind="stable")
             found = both.iloc[order].reset_index(drop=True)
+        return found
+
+    def going_on(self, table: str) -> pd.DataFrame:
+        """As the table, with what is open when this stretch ends and goes on in the next."""
+        rows = self._unsettled(table)
+        return self._made(table, rows.compress(rows["flags"] & Flag.OPEN != 0))
+
+    def _unsettled(self, table: str) -> Structs:
+        settled, there = (getattr(rows, table) for rows in (self.rows, self.stretch.present))
+        rows: Structs = there.compress(~np.isin(there["id"], settled["id"]))
+        return rows
+
+    def _made(self, table: str, rows: Structs) -> pd.DataFrame:
+        source = replace(self._source, rows=replace(self.rows, **{table: rows}))
+        found: pd.DataFrame = getattr(lives, table)(source)
         return found
 
     # tables

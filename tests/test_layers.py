@@ -46,7 +46,7 @@ LAYERS: Final = (
     ("trace",),
     ("analysis",),
     ("holders", "measure"),
-    ("levels",),
+    ("levels", "overlaps"),
     ("latency", "rules"),
     ("analyses",),
     ("report", "story", "diff"),

@@ -135,6 +135,22 @@ def test_parts_come_up_with_their_call(tmp_path: Path, monkeypatch: pytest.Monke
     assert calls() == [[7, None, None], [8, "map", start]]
 
 
+def test_what_goes_on(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_stretches(monkeypatch, 3000)
+    opened: set[int] = set()
+    counts = []
+    for stretch in trace.stretches(busy):
+        settled = set(stretch.buffers["id"])
+        going_on = set(stretch.going_on("buffers")["id"])
+
+        assert opened <= settled | going_on
+        assert settled.isdisjoint(going_on)
+        opened = going_on
+        counts.append(len(going_on))
+    assert min(counts[:-1]) > 0
+    assert counts[-1] == 0
+
+
 def answered(path: Path, name: str, **texts: str) -> Any:
     last, (result,) = ask(path, [Asked(registry()[name], **texts)])
     return json.loads(machine.result_json(result, report.recording(last)))

@@ -133,6 +133,43 @@ def test_overlapping_brackets_are_compared_as_a_set(ask: Ask) -> None:
     ]
 
 
+def test_what_overlaps_with_a_bracket_left_open_counts_at_the_end(ask: Ask) -> None:
+    k = Build()
+    mixed, wrong = k.export(), k.export()
+    for buffer, ending in ((mixed, 2), (wrong, 3)):
+        k.begin(buffer, 1)
+        for _ in range(3):
+            k.wait(MS)
+            k.begin(buffer, 2)
+            k.wait(MS)
+            k.end(buffer, ending)
+        k.release(buffer)
+    k.wait(MS)
+
+    columns = ("inode", "finding", "count", "age_ns", "direction", "end_direction")
+    assert rows(ask("sync", k), "findings", *columns) == [
+        (41, "begin without an end, buffer released", 1, MS, "write", None),
+        (42, "begin without an end, buffer released", 1, MS, "write", None),
+        (42, "ends in another direction", 3, None, "read", "read and write"),
+    ]
+
+
+def test_mmaped_then_bracketed_and_released(ask: Ask) -> None:
+    k = Build()
+    never, tried = k.export(), k.export()
+    for buffer in (never, tried):
+        mmap(k, buffer, VM_SHARED)
+    k.begin(tried)
+    for buffer in (never, tried):
+        k.wait(MS)
+        k.release(buffer)
+
+    assert rows(ask("sync", k), "findings", "inode", "finding") == [
+        (42, "begin without an end, buffer released"),
+        (41, "mmap'ed, never bracketed"),
+    ]
+
+
 def test_mmaped_and_never_bracketed_by_anybody(ask: Ask) -> None:
     k = Build()
     never, driver, private, importer, tried = (k.export() for _ in range(5))
