@@ -232,7 +232,7 @@ class Trace:
         rows: Structs = there.compress(~np.isin(there["id"], settled["id"]))
         return rows
 
-    def _made(self, table: str, rows: Structs) -> pd.DataFrame:
+    def _made(self, table: str, rows: Array) -> pd.DataFrame:
         source = replace(self._source, rows=replace(self.rows, **{table: rows}))
         found: pd.DataFrame = getattr(lives, table)(source)
         return found

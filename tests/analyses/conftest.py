@@ -21,7 +21,7 @@ Ask = Callable[..., Result]
 def ask(tmp_path: Path) -> Ask:
     """Ask an analysis: ``ask("leaks", build, min_age="1s")``; ``cut`` leaves the end out.
 
-    One that folds is asked a second time, of stretches of one event each, and has to answer alike.
+    One that folds is asked a second time, in up to forty stretches, and has to answer alike.
     """
 
     def asked(name: str, build: Build, *, cut: bool = False, **texts: str) -> Result:
@@ -30,7 +30,7 @@ def ask(tmp_path: Path) -> Ask:
         analysis = registry()[name]
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(gather, "PACKED_EVENTS", 1)
-            monkeypatch.setattr(trace, "STRETCH_EVENTS", 1)
+            monkeypatch.setattr(trace, "STRETCH_EVENTS", 1 + len(build.events()) // 40)
             result = analysis(trace.open(build.write(path, cut=cut)), **texts)
             if analysis.fold:
                 _, (again,) = analyses.ask(path, [analyses.Asked(analysis, **texts)])
