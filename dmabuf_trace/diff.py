@@ -8,17 +8,19 @@ second. What one of them did not observe is NA and has no verdict. Must not know
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Result, Table, View, doubts, pick
-from dmabuf_trace.measure import lengths, times
+from dmabuf_trace.measure import added, joined, lengths, times
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from dmabuf_trace.trace import Trace
@@ -60,30 +62,103 @@ ERROR_COLUMNS: Final = (
     Column("errors_a", "count", "in A"),
     Column("errors_b", "count", "in B"),
 )
+_CALL: Final = ["call", "device", "exporter"]
+_ERROR: Final = ["kind", "error", "device"]
 NEEDS: Final = ("buffers", "attachments", "mappings", "errors")
 RELIES_ON: Final = ("export", "release", "attach", "map")
 
 _ORDER: Final = ("new", "grew", "more", "slower", "same", "faster", "fewer", "shrank", "gone")
 
 
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """How long calls that succeeded took, and how many failed, so far."""
+
+    calls: pd.DataFrame | None = None
+    errors: pd.DataFrame | None = None
+
+
+Side = tuple[View, Folded]
+"""The last stretch of a trace, and what there was in all of them."""
+
+
 def diff(before: Trace, after: Trace) -> Result:
-    """Compare; A is ``before``, B is ``after``."""
-    traces = {"A": before, "B": after}
-    answer = run(*(View(trace, NEEDS) for trace in traces.values()))
+    """Compare whole traces; A is ``before``, B is ``after``."""
+    return _compared(_folded([before]), _folded([after]))[0]
+
+
+def read(before: Path, after: Path) -> tuple[Result, tuple[Trace, Trace]]:
+    """Compare recordings of any length; the last stretch of each.
+
+    Raises:
+        InputError: one of them is not a recording that this version reads.
+    """
+    from dmabuf_trace.trace import stretches
+
+    return _compared(_folded(stretches(before)), _folded(stretches(after)))
+
+
+def _folded(stretches: Iterable[Trace]) -> tuple[Trace, Folded]:
+    folded = None
+    for stretch in stretches:
+        folded = fold(View(stretch, NEEDS), folded)
+    return stretch, folded or Folded()
+
+
+def _compared(
+    before: tuple[Trace, Folded], after: tuple[Trace, Folded]
+) -> tuple[Result, tuple[Trace, Trace]]:
+    traces = {"A": before[0], "B": after[0]}
+    answer = run(*((View(trace, NEEDS), folded) for trace, folded in (before, after)))
     found = (
         f"{name}: {doubt}" for name, trace in traces.items() for doubt in doubts(trace, RELIES_ON)
     )
-    return Result(ANALYSIS, {}, replace(answer, notes=tuple(_notes(traces))), tuple(found))
+    answer = replace(answer, notes=tuple(_notes(traces)))
+    return Result(ANALYSIS, {}, answer, tuple(found)), (before[0], after[0])
 
 
-def run(before: View, after: View) -> Answer:
+def fold(view: View, before: Folded | None) -> Folded:
+    """Add up the calls of a stretch."""
+    import pandas as pd
+
+    before = before or Folded()
+    made = joined(
+        *(
+            pd.DataFrame(
+                {
+                    "call": call,
+                    "device": table.get("device", ""),
+                    "exporter": table["exporter"].fillna(""),
+                    "ns": table[f"{call}_ns"],
+                }
+            )
+            for call, table in (
+                ("export", view.buffers),
+                ("attach", view.attachments),
+                ("map", view.mappings),
+            )
+        )
+    )
+    failed = view.errors.assign(errors=1).fillna({"device": ""})
+    return Folded(
+        lengths(before.calls, made, _CALL, "ns"),
+        added(before.errors, failed, _ERROR, errors="sum"),
+    )
+
+
+def run(before: Side, after: Side) -> Answer:
     """The tables, from those of two traces."""
-    views = (before, after)
+    views = (before[0], after[0])
+    calls, errors = (
+        [joined(getattr(side[1], name)) for side in (before, after)] for name in ("calls", "errors")
+    )
     return Answer(
         (
             Table("alive", "Alive at the end", ALIVE_COLUMNS, _alive(views), "none in either"),
-            Table("calls", "Calls", CALL_COLUMNS, _calls(views), "none in either"),
-            Table("errors", "Failed calls", ERROR_COLUMNS, _errors(views), "none in either"),
+            Table("calls", "Calls", CALL_COLUMNS, _calls(calls), "none in either"),
+            Table(
+                "errors", "Failed calls", ERROR_COLUMNS, _errors(views, errors), "none in either"
+            ),
         )
     )
 
@@ -135,33 +210,10 @@ def _function(frame: object) -> str:
     return frame.split("+")[0] if isinstance(frame, str) else ""
 
 
-def _calls(views: tuple[View, View]) -> pd.DataFrame:
+def _calls(sides: list[pd.DataFrame]) -> pd.DataFrame:
     """Lengths of calls that succeeded, by call, device and exporter."""
-    import pandas as pd
-
-    keys = ["call", "device", "exporter"]
-    parts = []
-    for view in views:
-        exporters = view.buffers.set_index("id")["exporter"]
-        made = [
-            pd.DataFrame(
-                {
-                    "call": call,
-                    "device": table.get("device", ""),
-                    "exporter": table["id" if call == "export" else "buffer_id"].map(exporters),
-                    "ns": table[f"{call}_ns"],
-                }
-            )
-            for call, table in (
-                ("export", view.buffers),
-                ("attach", view.attachments),
-                ("map", view.mappings),
-            )
-        ]
-        calls = pd.concat(made).dropna(subset="ns").fillna({"exporter": "", "device": ""})
-        spent = times(lengths(None, calls, keys, "ns"), keys).rename(columns={"count": "calls"})
-        parts.append(spent[[*keys, "calls", "p50_ns", "p95_ns"]])
-    both = _both(parts, keys)
+    spent = [times(side, _CALL).rename(columns={"count": "calls"}) for side in sides]
+    both = _both([side[[*_CALL, "calls", "p50_ns", "p95_ns"]] for side in spent], _CALL)
     both = both.fillna({f"calls_{side}": 0 for side in "ab"})
 
     def slower(than: str, by: str) -> pd.Series[bool]:
@@ -184,14 +236,9 @@ def _calls(views: tuple[View, View]) -> pd.DataFrame:
     return _finish(both, verdicts, CALL_COLUMNS)
 
 
-def _errors(views: tuple[View, View]) -> pd.DataFrame:
+def _errors(views: tuple[View, View], sides: list[pd.DataFrame]) -> pd.DataFrame:
     """Failed calls; more or fewer by their number per second."""
-    keys = ["kind", "error", "device"]
-    parts = [
-        view.errors.fillna({"device": ""}).groupby(keys).size().rename("errors").reset_index()
-        for view in views
-    ]
-    both = _both(parts, keys).fillna({"errors_a": 0, "errors_b": 0})
+    both = _both(sides, _ERROR).fillna({"errors_a": 0, "errors_b": 0})
     seconds = [max(view.end - view.start, 1) / NS_PER_S for view in views]
     a, b = both["errors_a"] / seconds[0], both["errors_b"] / seconds[1]
     verdicts = np.select(

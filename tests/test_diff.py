@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
-from dmabuf_trace import trace
+from dmabuf_trace import gather, trace
 from dmabuf_trace.analysis import Result, records
 from dmabuf_trace.cli.app import app
-from dmabuf_trace.diff import diff
+from dmabuf_trace.diff import diff, read
+from tests.analyses.conftest import alike
 from tests.build import KIB, MS, US, Build, Process
 
 
@@ -130,3 +132,20 @@ def test_two_empty_recordings(tmp_path: Path) -> None:
     result = compare(tmp_path, Build(), Build())
 
     assert all(not len(table.rows) for table in result.answer.tables)
+
+
+def test_recordings_in_stretches_compare_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gather, "PACKED_EVENTS", 1)
+    monkeypatch.setattr(trace, "STRETCH_EVENTS", 1)
+    paths = tmp_path / "a.dbt", tmp_path / "b.dbt"
+    session(Build(), refusals=1, leaks=1).write(paths[0])
+    session(Build(), map_us=20, leaks=3, refusals=4, rounds=60).write(paths[1])
+
+    result, traces = read(*paths)
+
+    whole = diff(*map(trace.open, paths))
+    alike(result, whole)
+    assert [len(table.rows) for table in result.answer.tables] == [2, 3, 1]
+    assert [each.events_read for each in traces] == [len(trace.open(path).raw) for path in paths]

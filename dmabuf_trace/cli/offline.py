@@ -108,13 +108,12 @@ def diff(
 ) -> None:
     """What grew from A to B, what is new, what got slower."""
     from dmabuf_trace import diff as made
-    from dmabuf_trace import report, trace
+    from dmabuf_trace import report
     from dmabuf_trace.render import machine, terminal
 
-    opened = trace.open(before), trace.open(after)
-    result = made.diff(*opened)
+    result, traces = made.read(before, after)
     if as_json:
-        print(machine.diff_json(result, *map(report.recording, opened)))
+        print(machine.diff_json(result, *map(report.recording, traces)))
     else:
         _show(terminal.result_parts(result, TERMINAL_ROWS if sys.stdout.isatty() else None))
 
