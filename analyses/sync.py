@@ -184,10 +184,10 @@ def _part(finding: str, table: pd.DataFrame, at: str) -> pd.DataFrame:
     return table.assign(finding=finding, at=table[at])
 
 
-def _grouped(view: View, before: pd.DataFrame, *parts: pd.DataFrame) -> pd.DataFrame:
+def _grouped(view: View, before: pd.DataFrame | None, *parts: pd.DataFrame) -> pd.DataFrame:
     """One row per finding, buffer and process, or driver."""
     new = joined(*parts)
-    if new.empty and len(before):
+    if new.empty and before is not None:
         return before
     new = new.reindex(columns=[*(column.name for column in _PARTS), "at"])
     owner = new["pid"].where(new["by"] == "process", 0)
@@ -218,7 +218,8 @@ def _not_again(
     keys = ["buffer_id", "pid", "kind"]
     calls = [late[[*keys, "ts"]], failed[[*keys, "ts"]]]
     for table in (accesses, opened):
-        mine = table[(table["by"] == "process") & table["buffer_id"].isin(late["buffer_id"])]
+        mine = table[table["buffer_id"].isin(late["buffer_id"])]
+        mine = mine[mine["by"] == "process"]
         for kind, at in zip(SYNC, ("begin", "end"), strict=True):
             calls.append(mine[["buffer_id", "pid"]].assign(kind=kind, ts=mine[at]))
     last = joined(*calls).groupby(keys)["ts"].max().rename("last")
@@ -233,8 +234,8 @@ def _unbracketed(
     mine = vmas["shared"] & ~vmas["buffer_id"].isin(tried) & vmas["buffer_id"].notna()
     mine &= (vmas["through"] == "own") & ("cpu_begin" not in view.missing)
     rows = _part(UNBRACKETED, vmas[mine].assign(by="process"), "begin")
-    kept = joined(before, rows.iloc[:0])
-    return _grouped(view, kept[~kept["buffer_id"].isin(tried)], rows)
+    kept = before if before is None else before[~before["buffer_id"].isin(tried)]
+    return _grouped(view, kept, rows)
 
 
 def _kinds(
