@@ -117,13 +117,14 @@ class Read:
         """The recording in stretches of so many ``events`` or some more, or at once.
 
         None ends between two events of the same time: what ends then may end ahead of what begins.
+        The look at the end is in the last one.
         """
         unwanted = extent.outside(*self.window) if self.window else ()
         for block in reader.blocks(unwanted):
             match block:
                 case EventBlock(found):
                     wanted = self._wanted(found)
-                    if events and self._are(events) and not self._goes_on(wanted):
+                    if events and self._may_end(events, wanted):
                         self._feed()
                         yield self._stretch()
                     self._waiting.append(wanted)
@@ -137,16 +138,13 @@ class Read:
         self._feed()
         yield self._last()
 
-    def _are(self, events: int) -> bool:
-        """Whether there are so many since the last stretch."""
-        return sum(len(part) for part in (*self._events[1:], *self._waiting)) >= events
-
-    def _goes_on(self, events: Structs) -> bool:
-        """Whether these begin at the very time at which those before ended."""
-        before = next(
-            (part for part in (*self._waiting[::-1], self._events[-1]) if len(part)), None
-        )
-        return before is None or not len(events) or before["ts"][-1] == events["ts"][0]
+    def _may_end(self, events: int, following: Structs) -> bool:
+        """Whether a stretch of so many events may end ahead of the following ones."""
+        parts = [*self._events[1:], *self._waiting]
+        if "end" in self.looked or sum(map(len, parts)) < events or not len(following):
+            return False
+        last = next(part for part in reversed(parts) if len(part))
+        return bool(last["ts"][-1] != following["ts"][0])
 
     def _feed(self) -> None:
         """Pair what is waiting: a quiet recording has thousands of blocks of a few events."""
