@@ -25,11 +25,25 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
-from dmabuf_trace.rules import RULES, Facts, Found, Rule
+from dmabuf_trace.analysis import (
+    Analysis,
+    Answer,
+    Column,
+    Param,
+    Table,
+    View,
+    frame,
+    pick,
+    unknown_exporter,
+)
+from dmabuf_trace.measure import joined
+from dmabuf_trace.rules import RULES, Facts, Found, Limits, Reused, Rule
 from dmabuf_trace.units import count_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN: Final = 100
 
@@ -63,35 +77,51 @@ class Gap:
     count: float
 
 
-def run(view: View, *, exporter: str, unmap_within: int, min_age: int) -> Answer:
-    """See the module's description."""
-    import pandas as pd
+@dataclass(frozen=True)
+class Folded:
+    """What each rule came to so far, by name, and what there is besides."""
 
-    facts = Facts(view, exporter, unmap_within, min_age)
-    unseen = _unseen(view)
-    rows = []
-    parts = [pd.DataFrame(columns=[column.name for column in VIOLATION_COLUMNS])]
+    found: dict[str, Found]
+    reused: Reused
+    exporters: frozenset[str]
+
+
+def fold(view: View, before: Folded | None, **limits: Any) -> Folded:
+    """Let each rule judge what was settled."""
+    reused = Reused.of(view, before.reused if before else None)
+    facts = Facts(view, Limits(**limits), reused.dead)
+    found = {}
     for rule in RULES:
-        found = rule.judge(facts) if rule.judge else None
+        if rule.judge:
+            earlier = before.found[rule.name] if before else Found()
+            found[rule.name] = rule.judge(facts, earlier.waiting).after(earlier)
+    exporters = frozenset(view.buffers["exporter"].dropna().unique().tolist())
+    return Folded(found, reused, exporters | before.exporters if before else exporters)
+
+
+def run(view: View, folded: Folded, *, exporter: str, **_: int) -> Answer:
+    """See the module's description."""
+    unseen = _unseen(view)
+    rows, parts = [], []
+    for rule in RULES:
+        found = folded.found.get(rule.name)
+        if found and rule.close:
+            found = rule.close(view, found)
         row = _judged(rule, found, unseen, view.release)
         rows.append(row)
-        if found and row["verdict"] == "violated":
-            times = found.broken["ts"] - view.start
-            parts.append(found.broken.assign(rule=rule.name, begin_ns=times))
-    broken = pd.concat([part for part in parts if len(part)] or parts)
-    broken = broken.sort_values("begin_ns", kind="stable")
+        if found and found.broken is not None and row["verdict"] == "violated":
+            parts.append(found.broken.assign(rule=rule.name))
+    violations = joined(*parts, frame(VIOLATION_COLUMNS, []).assign(ts=[]))
+    violations["begin_ns"] = violations["ts"] - view.start
+    violations = violations.sort_values(["begin_ns", "inode", "device", "pid"])
+    shown = pick(VIOLATION_COLUMNS, violations.head(SHOWN))
     tables = (
         Table("rules", "Rules", RULE_COLUMNS, frame(RULE_COLUMNS, rows)),
-        Table(
-            "violations",
-            "Violations",
-            VIOLATION_COLUMNS,
-            pick(VIOLATION_COLUMNS, broken.head(SHOWN)),
-            "none",
-        ),
+        Table("violations", "Violations", VIOLATION_COLUMNS, shown, "none"),
     )
-    inodes = tuple(broken["inode"].dropna().unique().tolist())
-    return Answer(tables, tuple(_notes(view, exporter, len(broken))), inodes)
+    inodes = tuple(violations["inode"].dropna().unique().tolist())
+    notes = (*_notes(view, len(violations)), *unknown_exporter(exporter, folded.exporters))
+    return Answer(tables, notes, inodes)
 
 
 def _unseen(view: View) -> dict[str, Gap]:
@@ -121,12 +151,13 @@ def _judged(
         return {**row, "verdict": "does not apply"}
     if not found:
         return {**row, "verdict": "not observed", "reason": rule.why}
-    broken = found.broken.sort_values("ts", kind="stable")
-    doubtful = rule.fakes if len(broken) else (*rule.fakes, *rule.hides)
+    count = 0 if found.broken is None else len(found.broken)
+    doubtful = rule.fakes if count else (*rule.fakes, *rule.hides)
     gaps = dict.fromkeys(unseen[kind] for kind in doubtful if kind in unseen)
     explained = sum(gap.count for gap in gaps) if rule.each else inf
+    aside = f"{found.aside:,} {rule.aside}: not judged" if found.aside else ""
     reason = "" if found.cases or gaps else "no case in the trace"
-    if len(broken) and (not gaps or len(broken) > explained):
+    if count and (not gaps or count > explained):
         verdict = "violated"
     else:
         verdict = "not observed" if gaps or reason else "passed"
@@ -134,22 +165,25 @@ def _judged(
         **row,
         "verdict": verdict,
         "cases": found.cases,
-        "violations": len(broken),
-        "first_inode": next(iter(broken["inode"].dropna()), None),
-        "reason": "; ".join(
-            part for part in (*(gap.why for gap in gaps), reason, found.note) if part
-        ),
+        "violations": count,
+        "first_inode": _first(found.broken),
+        "reason": "; ".join(part for part in (*(gap.why for gap in gaps), reason, aside) if part),
     }
 
 
-def _notes(view: View, exporter: str, violations: int) -> Iterator[str]:
+def _first(broken: pd.DataFrame | None) -> int | None:
+    """The buffer of the first violation that has one."""
+    if broken is None:
+        return None
+    found = broken[broken["inode"].notna()].sort_values(["ts", "inode"])["inode"]
+    return next(iter(found.tolist()), None)
+
+
+def _notes(view: View, violations: int) -> Iterator[str]:
     if violations > SHOWN:
         yield f"the first {SHOWN} of {count_text(violations, 'violation')} are listed"
     if view.release is None:
         yield "the kernel's version is not known: all rules are taken to apply"
-    if exporter and not (view.buffers["exporter"] == exporter).any():
-        known = ", ".join(sorted(view.buffers["exporter"].dropna().unique())) or "none"
-        yield f"no buffer of exporter {exporter}; exporters here: {known}"
 
 
 ANALYSIS = Analysis(
@@ -157,13 +191,17 @@ ANALYSIS = Analysis(
     question="Which rules of the dma-buf contract were kept, broken, or not observed?",
     needs=(
         *("buffers", "attachments", "mappings", "pins", "vmaps", "cpu_accesses", "moves"),
-        *("events", "quality"),
+        *("waits", "errors", "events", "quality"),
     ),
     relies_on=(),  # what was lost is part of each verdict
     run=run,
+    fold=fold,
     params=(
         Param("exporter", "text", "", "only buffers of this exporter"),
         Param("unmap_within", "duration", "1s", "time to unmap after a move, as 500ms or 2s"),
         Param("min_age", "duration", "1s", "mappings held this long are held for undue time"),
+        Param(
+            "signal_within", "duration", "10s", "time that a fence has to signal, as 500ms or 2s"
+        ),
     ),
 )

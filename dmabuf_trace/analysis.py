@@ -22,9 +22,13 @@ from dmabuf_trace.units import count_text, parse_duration
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from dmabuf_trace.trace import Trace, Window
+
+    Ints = NDArray[np.int64]
 
 PACKAGE: Final = "dmabuf_trace.analyses"
 
@@ -189,10 +193,25 @@ class View:
         self._declared(name)
         return self._trace.going_on(name)
 
-    def events_of(self, *kinds: str) -> pd.DataFrame:
-        """The events of these kinds: made much faster than all, where they are few."""
+    def events_of(
+        self, *kinds: str, tids: Ints | None = None, inodes: Ints | None = None
+    ) -> pd.DataFrame:
+        """The events of these kinds: made much faster than all, where they are few.
+
+        With ``tids``, ``inodes``: by these threads, on these buffers alone.
+        """
         self._declared("events")
-        return self._trace.events_of(*kinds)
+        return self._trace.events_of(*kinds, tids=tids, inodes=inodes)
+
+    def last_calls(self, tids: Ints) -> pd.Series[int]:
+        """When each of these threads made a call last, but for those made on its way out."""
+        self._declared("events")
+        return self._trace.last_calls(tids)
+
+    def lives_of(self, buffer_ids: pd.Series[int]) -> pd.DataFrame:
+        """``begin`` and ``end`` of the buffer of each row, of buffers of earlier stretches too."""
+        self._declared("buffers")
+        return self._trace.lives_of(buffer_ids)
 
     def _declared(self, name: str) -> None:
         if name not in self._needs:

@@ -56,6 +56,15 @@ def buffers(source: Source) -> pd.DataFrame:
     )
 
 
+def of_buffers(source: Source, ids: pd.Series[int]) -> pd.DataFrame:
+    """When the buffers with these ids were exported and released, row by row."""
+    of, keys = source.stretch.known.buffers, ids.fillna(0).to_numpy(np.int64)
+    found = {name: look_up(keys, of["id"], of[name]) for name in ("begin", "end")}
+    return pd.DataFrame({name: gaps(times, times != 0) for name, times in found.items()}).set_axis(
+        ids.index
+    )
+
+
 def _origins(source: Source, rows: Structs) -> Array:
     begun = rows["begin"] != 0
     born_before = rows["flags"] & Flag.BORN_BEFORE != 0

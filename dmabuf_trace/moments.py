@@ -17,6 +17,7 @@ from dmabuf_trace.source import Array, Columns, Source, Structs, kind_names, sta
 from dmabuf_trace.tables import Flag
 
 _K: Final = schema.KIND
+_OF_THE_LIVING: Final = [kind.id for kind in schema.KINDS if kind.timed and not kind.part]
 _WAITS: Final = (_K["lock_wait"], _K["fence_wait"])
 _VM_WRITE: Final = 0x2
 _VM_SHARED: Final = 0x8
@@ -63,15 +64,20 @@ def _failures(rows: Structs) -> pd.Series[str]:
     return strings(_error_names(-rows["ret"].astype(np.int64)), rows["ret"] < 0)
 
 
-def events(source: Source, *kinds: str) -> pd.DataFrame:
+def events(
+    source: Source, *kinds: str, tids: Array | None = None, inodes: Array | None = None
+) -> pd.DataFrame:
     """One row per event, in order of time (and of the ring, where times are equal).
 
-    With ``kinds``: of these only.
+    With ``kinds``: of these only; with ``tids``, ``inodes``: by these threads, on these buffers.
     """
     if kinds:
         order = _of_kinds(source, *(_K[kind] for kind in kinds))
     else:
         order = np.argsort(source.raw["ts"], kind="stable")
+    for field, wanted in (("tid", tids), ("buffer", inodes)):
+        if wanted is not None:
+            order = order[np.isin(source.raw[field][order], wanted)]
     rows = source.raw.take(order)
     buffer_ids = source.rows.event_buffers[order]
     attachment_ids = source.rows.event_attachments[order]
@@ -92,6 +98,14 @@ def events(source: Source, *kinds: str) -> pd.DataFrame:
         },
         columns=list(TABLES["events"]),
     )
+
+
+def last_calls(source: Source, tids: Array) -> pd.Series[int]:
+    """By thread, when it made a call last that is none of those made on its way out."""
+    mine = np.flatnonzero(np.isin(source.raw["tid"], tids))
+    mine = mine[np.isin(source.raw["kind"][mine], _OF_THE_LIVING)]
+    rows = source.raw.take(mine)
+    return pd.Series(signed(rows["ts"])).groupby(rows["tid"].astype(np.int64)).max()
 
 
 def _part(source: Source, mine: Array, length: str) -> Columns:
@@ -169,7 +183,7 @@ def _alive_at(rows: Structs, buffer_ids: Array, times: Array) -> Array:
 
     Those whose begin was not seen don't: that they were there shows only at their end.
     """
-    rows = rows.compress(rows["begin"] != 0)
+    rows = rows.compress((rows["begin"] != 0) & np.isin(rows["buffer_id"], buffer_ids))
     never = np.iinfo(np.uint64).max
     over = np.where(rows["end"] != 0, rows["end"], never)
     over[(rows["end"] == 0) & (rows["flags"] & Flag.END_LOST != 0)] = 0

@@ -237,6 +237,14 @@ class Trace:
         found: pd.DataFrame = getattr(lives, table)(source)
         return found
 
+    def last_calls(self, tids: Array) -> pd.Series[int]:
+        """When each of these threads made a call last, but for those made on its way out."""
+        return moments.last_calls(self._source, tids)
+
+    def lives_of(self, buffer_ids: pd.Series[int]) -> pd.DataFrame:
+        """``begin`` and ``end`` of the buffer of each row, of buffers of earlier stretches too."""
+        return lives.of_buffers(self._source, buffer_ids)
+
     # tables
 
     @cached_property
@@ -304,9 +312,14 @@ class Trace:
         """One row per event, in order of time (and of the ring, where times are equal)."""
         return moments.events(self._source)
 
-    def events_of(self, *kinds: str) -> pd.DataFrame:
-        """As :attr:`events`, of these kinds only: made much faster where they are few."""
-        return moments.events(self._source, *kinds)
+    def events_of(
+        self, *kinds: str, tids: Array | None = None, inodes: Array | None = None
+    ) -> pd.DataFrame:
+        """As :attr:`events`, of these kinds only: made much faster where they are few.
+
+        With ``tids``, ``inodes``: by these threads, on these buffers alone.
+        """
+        return moments.events(self._source, *kinds, tids=tids, inodes=inodes)
 
     @cached_property
     def holders(self) -> pd.DataFrame:
