@@ -16,7 +16,8 @@ Cached mappings (up to 6.15) that are live at a detach are the core's own, which
 attachment that was never seen attached tells nothing, unless one of the same buffer was detached at
 its address before: a map there is one after the detach. Dynamic importers alone are told of moves.
 A videobuf2 queue or a DRM import holds its mapping by design, which the stack of the attach tells,
-else the driver.
+else the driver. A fence shows where somebody waited for it: a wait that has not returned by the end
+of the trace makes no event.
 """
 
 from __future__ import annotations

@@ -99,10 +99,9 @@ class Reused:
             still = before.dead[np.isin(before.dead, rows["id"])]
             dead = np.concatenate([still, dead])
         over = view.attachments
-        over = over.loc[over["end"].notna() & ~over["buffer_id"].isin(view.buffers["id"]), columns]
-        gone = joined(before.gone if before else None, over)
-        gone = gone[~gone["buffer_id"].isin(view.buffers["id"])]
-        return cls(gone.drop_duplicates("address", keep="last"), dead)
+        over = joined(before.gone if before else None, over.loc[over["end"].notna(), columns])
+        gone = over.drop_duplicates("address", keep="last")
+        return cls(gone[~gone["buffer_id"].isin(view.buffers["id"])], dead)
 
 
 @dataclass(frozen=True)

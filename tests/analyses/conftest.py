@@ -24,14 +24,22 @@ def ask(tmp_path: Path) -> Ask:
     One that folds is asked a second time, in up to forty stretches, and has to answer alike.
     """
 
-    def asked(name: str, build: Build, *, cut: bool = False, **texts: str) -> Result:
+    def asked(
+        name: str,
+        build: Build,
+        *,
+        cut: bool = False,
+        header: dict[str, Any] | None = None,
+        **texts: str,
+    ) -> Result:
         path = tmp_path / "x.dbt"
         path.unlink(missing_ok=True)
         analysis = registry()[name]
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(gather, "PACKED_EVENTS", 1)
             monkeypatch.setattr(trace, "STRETCH_EVENTS", 1 + len(build.events()) // 40)
-            result = analysis(trace.open(build.write(path, cut=cut)), **texts)
+            build.write(path, cut=cut, **header or {})
+            result = analysis(trace.open(path), **texts)
             if analysis.fold:
                 _, (again,) = analyses.ask(path, [analyses.Asked(analysis, **texts)])
                 alike(again, result)

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dmabuf_trace import trace
-from dmabuf_trace.analysis import Result, records, registry
+from dmabuf_trace.analysis import Result, records
 from tests.analyses.conftest import Ask, rows
-from tests.build import APP, MS, Build, Process, S, header
+from tests.build import APP, MS, Build, Process, S
 
 Do = Callable[[Build], object]
 
@@ -125,6 +123,14 @@ def give_up(k: Build) -> None:
     k.mmap(buffer)
 
 
+def wait_for_long(k: Build) -> None:
+    attachment = k.attach(k.export(), "gpu")
+    k.wait(11 * S)
+    k.fence_wait(attachment.buffer, 10 * S)
+    k.wait(MS)
+    k.unmap(k.map(attachment, dur=10 * S + 2 * MS))
+
+
 BROKEN = [
     ("map_attached", map_after_detach, "mapped after its detach", "gpu"),
     ("unmap_once", unmap_twice, "unmapped what was not mapped", "gpu"),
@@ -142,6 +148,7 @@ BROKEN = [
     ("cpu_access_bracketed", end_twice, "ended what was not begun", None),
     ("cpu_access_bracketed", end_otherwise, "ended with another direction", None),
     ("sync_restarted", give_up, "interrupted and not restarted", None),
+    ("fence_signalled", wait_for_long, "fence not signalled", "gpu"),
 ]
 
 
@@ -162,6 +169,8 @@ def clean(k: Build) -> None:
     k.unmap(mapping)
     k.vmap(buffer)
     k.vunmap(buffer)
+    k.wait(10 * S)
+    k.fence_wait(buffer, 10 * S - 1)
     k.begin(buffer, 3, errno=4)
     k.begin(buffer, 3)
     k.end(buffer, 3, errno=11)
@@ -199,6 +208,8 @@ def test_what_is_kept_passes(ask: Ask) -> None:
     cases = dict(rows(result, "rules", "rule", "cases"))
     assert [cases[name] for name in ("map_attached", "detach_before_release")] == [3, 2]
     assert [cases[name] for name in ("sync_restarted", "unmap_after_move")] == [2, 1]
+    assert [cases[name] for name in ("fence_signalled", "export_complete")] == [1, 2]
+    assert verdicts["export_complete"] == "passed"
 
 
 def test_what_has_no_case_is_not_observed(ask: Ask) -> None:
@@ -209,11 +220,25 @@ def test_what_has_no_case_is_not_observed(ask: Ask) -> None:
         *(0, 0),
         "no case in the trace",
     )
-    assert rule(result, "lock_held", "cases", "violations", "reason") == (
-        *(None, None),
-        "who owns the reservation lock is not recorded",
-    )
     assert rows(result, "violations") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("lock_held", "who owns the reservation lock is not recorded"),
+        ("detach_own", "the event has the attachment's own buffer, not the one that was told"),
+        ("fences_awaited", "what a device waits for is not recorded"),
+        ("references_balanced", "get_dma_buf() and fput() make no events"),
+        ("fd_closed_on_exec", "whether an fd is closed on exec does not pass fd_install()"),
+    ],
+)
+def test_what_no_trace_shows_is_not_observed(ask: Ask, name: str, why: str) -> None:
+    k = Build()
+    clean(k)
+
+    found = rule(ask("contract", k), name, "verdict", "cases", "violations", "reason")
+    assert found == ("not observed", None, None, why)
 
 
 @pytest.mark.parametrize(("lost", "verdict"), [("unmap", "not observed"), ("map", "violated")])
@@ -262,19 +287,11 @@ def test_a_pass_stands_where_no_loss_hides_a_violation(
     assert rule(ask("contract", k), "unmap_before_detach", "verdict", "reason") == (verdict, reason)
 
 
-def asked(k: Build, path: Path, **changes: Any) -> Result:
-    """Ask a recording with another header."""
-    return registry()["contract"](trace.open(k.write(path, **changes)))
-
-
-def test_kinds_that_were_not_observed(tmp_path: Path) -> None:
-    k = Build()
+def test_kinds_that_were_not_observed(ask: Ask) -> None:
+    k = Build(unobserved=("kernel_end",))
     clean(k)
-    probes = header()["probes"]
-    for probe in probes:
-        probe["attached"] = probe["kind"] != "kernel_end"
 
-    result = asked(k, tmp_path / "x.dbt", probes=probes)
+    result = ask("contract", k)
 
     assert rule(result, "cpu_access_bracketed", "verdict", "reason") == (
         "not observed",
@@ -292,15 +309,21 @@ def test_kinds_that_were_not_observed(tmp_path: Path) -> None:
     ],
 )
 def test_rules_of_other_kernels_do_not_apply(
-    tmp_path: Path, release: str, before_6_2: str, from_7_1: str
+    ask: Ask, release: str, before_6_2: str, from_7_1: str
 ) -> None:
-    result = asked(Build(), tmp_path / "x.dbt", host={"release": release})
+    result = ask("contract", Build(), header={"host": {"release": release}})
 
     assert rule(result, "lock_not_held", "verdict") == (before_6_2,)
     assert rule(result, "move_notify_given", "verdict") == (from_7_1,)
     assert result.answer.notes == ()
-    assert (
-        "all rules are taken to apply" in asked(Build(), tmp_path / "y.dbt", host=0).answer.notes[0]
+
+
+def test_all_rules_apply_to_an_unknown_kernel(ask: Ask) -> None:
+    result = ask("contract", Build(), header={"host": 0})
+
+    assert rule(result, "lock_not_held", "verdict") == ("not observed",)
+    assert result.answer.notes == (
+        "the kernel's version is not known: all rules are taken to apply",
     )
 
 
@@ -417,6 +440,137 @@ def test_of_one_exporter(ask: Ask) -> None:
     assert ask("contract", k, exporter="vb2").answer.notes == (
         "no buffer of exporter vb2; exporters here: drm, heap",
     )
+
+
+def test_an_export_that_the_core_refuses(ask: Ask) -> None:
+    k = Build()
+    k.export(exporter="heap", errno=22)
+    k.release(k.export(exporter="drm"))
+
+    result, drm = ask("contract", k), ask("contract", k, exporter="drm")
+
+    columns = ("verdict", "cases", "violations", "first_inode")
+    assert rule(result, "export_complete", *columns) == ("violated", 2, 1, None)
+    assert rows(result, "violations", "rule", "inode", "what", "comm") == [
+        ("export_complete", None, "export refused", "app")
+    ]
+    assert result.answer.inodes == ()
+    assert rule(drm, "export_complete", *columns) == ("passed", 1, 0, None)
+
+
+def test_an_export_that_fails_for_want_of_memory_is_no_case(ask: Ask) -> None:
+    k = Build()
+    k.export(errno=12)
+
+    result = ask("contract", k)
+
+    assert rule(result, "export_complete", "verdict", "cases") == ("not observed", 0)
+
+
+def test_a_wait_that_was_broken_off_tells_nothing_of_its_fence(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    k.wait(20 * S)
+    k.fence_wait(buffer, S, timed_out=True)
+    k.event("fence_wait", buffer=buffer.inode, dur=S, ret=-512)
+    k.lock_wait(buffer, 20 * S)
+    few = ask("contract", k)
+    k.fence_wait(buffer, 15 * S, timed_out=True)
+    more, later = ask("contract", k), ask("contract", k, signal_within="16s")
+
+    columns = ("verdict", "cases", "violations")
+    assert rule(few, "fence_signalled", *columns) == ("not observed", 0, 0)
+    assert rule(more, "fence_signalled", *columns) == ("violated", 1, 1)
+    assert rows(more, "violations", "begin_ns") == [(15 * S,)]
+    assert rule(later, "fence_signalled", *columns) == ("not observed", 0, 0)
+
+
+def test_detached_in_any_order_after_the_release(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export()
+    gpu, nic = k.attach(buffer, "gpu"), k.attach(buffer, "nic")
+    k.attach(buffer, "npu")
+    k.wait(MS)
+    k.release(buffer)
+    for attachment in (nic, gpu):
+        k.wait(MS)
+        k.detach(attachment)
+
+    result = ask("contract", k)
+
+    assert rule(result, "detach_before_release", "cases", "violations") == (3, 3)
+    assert rows(result, "violations", "device", "begin_ns") == [
+        (device, MS) for device in ("gpu", "nic", "npu")
+    ]
+
+
+def test_only_moves_within_a_mapping_are_told_to_it(ask: Ask) -> None:
+    k = Build()
+    attachment = k.attach(k.export(), "gpu", dynamic=True)
+    mappings = []
+    for _ in range(2):
+        mappings.append(k.map(attachment))
+        k.wait(MS)
+        k.move(attachment.buffer)
+        k.wait(MS)
+    k.unmap(mappings[1])
+    k.move(attachment.buffer)
+    k.wait(S)
+    k.unmap(mappings[0])
+    k.unmap(k.map(attachment))
+
+    result = ask("contract", k)
+
+    assert rule(result, "unmap_after_move", "cases", "violations") == (2, 1)
+    assert rows(result, "violations", "begin_ns") == [(MS,)]
+
+
+def test_accesses_one_after_the_other_are_judged_each(ask: Ask) -> None:
+    k = Build()
+    buffer, other = k.export(), k.export()
+    for sync in (1, 2, 1):
+        for each in (buffer, other):
+            k.begin(each, sync)
+            k.wait(MS)
+            k.end(each, 1)
+            k.wait(MS)
+    k.release(buffer)
+
+    result = ask("contract", k)
+
+    assert rule(result, "cpu_access_bracketed", "cases", "violations") == (6, 2)
+    assert rows(result, "violations", "inode", "begin_ns") == [(41, 5 * MS), (42, 7 * MS)]
+
+
+def test_an_interrupted_sync_is_restarted_however_late(ask: Ask) -> None:
+    k = Build()
+    buffer, other = k.export(), k.export()
+    for each in (buffer, other):
+        k.begin(each, errno=4)
+        k.wait(MS)
+    k.mmap(buffer)
+    k.wait(MS)
+    k.begin(buffer, errno=4)
+    k.wait(MS)
+    k.begin(buffer)
+    k.wait(MS)
+
+    result = ask("contract", k)
+
+    assert rule(result, "sync_restarted", "cases", "violations") == (3, 1)
+    assert rows(result, "violations", "rule", "inode") == [("sync_restarted", 42)]
+
+
+def test_an_address_that_another_buffer_had_in_between_tells_nothing(ask: Ask) -> None:
+    k = Build()
+    buffer, other = k.export(), k.export()
+    attachment = k.attach(buffer, "gpu")
+    k.detach(attachment)
+    k.detach(k.attach(other, "gpu", address=attachment.address))
+    k.release(other)
+    k.unmap(k.map(attachment))
+
+    assert rule(ask("contract", k), "map_attached", "cases", "violations") == (0, 0)
 
 
 def test_the_first_violations_are_listed(ask: Ask) -> None:
