@@ -6,7 +6,7 @@ Must not know how a block is written, nor what becomes of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -95,6 +95,15 @@ class SnapshotBlock:
     unreadable: int
     source: str = "proc"
     complete: bool = False
+
+    def about(self, buffer: int) -> SnapshotBlock:
+        """Of one buffer alone."""
+        return replace(
+            self,
+            buffers=tuple(found for found in self.buffers if found.buffer == buffer),
+            holders=tuple(holder for holder in self.holders if holder.buffer == buffer),
+            complete=False,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,9 +86,13 @@ class Stretch:
 
 @dataclass(slots=True)
 class Read:
-    """What the blocks of a file hold, as far as it has been read; of a ``window`` only, in ns."""
+    """What the blocks of a file hold, as far as it has been read; of a ``window`` only, in ns.
+
+    With an ``inode`` number, of events and rows only those of buffers that had it are kept.
+    """
 
     window: tuple[int, int] | None = None
+    inode: int | None = None
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
     snapshots: dict[str, SnapshotBlock] = field(default_factory=dict)
     looked: Counter[str] = field(default_factory=Counter)
@@ -109,6 +113,8 @@ class Read:
     _waiting: list[Structs] = field(default_factory=list)
     _retained: Structs = field(default_factory=lambda: empty(BUFFER_DTYPE))
     _lost: Structs = field(default_factory=lambda: empty(BUFFER_DTYPE))
+    _buffers: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    _attachments: Array = field(default_factory=lambda: np.zeros(0, np.int64))
     _last_ids: Counter[str] = field(default_factory=Counter)
     _since: int = 0
     _until: int = 0
@@ -151,9 +157,12 @@ class Read:
         if self._waiting:
             events = together(self._waiting)
             self._waiting.clear()
-            self._events.append(events)
             self.lifecycle.names.feed_forks(events.compress(events["kind"] == schema.KIND["fork"]))
-            self._rows.append(self.lifecycle.feed(events))
+            rows = self.lifecycle.feed(events)
+            self._note_exports(rows)
+            kept, rows = self._kept(events, rows)
+            self._events.append(kept)
+            self._rows.append(rows)
             self.events += len(events)
             known = events["kind"][events["kind"] < schema.KIND_SLOTS]
             self.seen += np.bincount(known, minlength=schema.KIND_SLOTS)
@@ -165,6 +174,17 @@ class Read:
         start, end = self.window
         return events.compress((events["ts"] >= start) & (events["ts"] < end))
 
+    def _kept(self, events: Structs, rows: Rows) -> tuple[Structs, Rows]:
+        """What is about the wanted buffers."""
+        if self.inode is None:
+            return events, rows
+        of, through = rows.event_buffers, rows.event_attachments
+        first = rows.buffers["id"][rows.buffers["inode"] == self.inode]
+        self._buffers = _with(self._buffers, of[events["buffer"] == self.inode], first)
+        mine = np.isin(of, self._buffers)
+        self._attachments = _with(self._attachments, through[mine])
+        return events.compress(mine), rows.about(self._buffers, self._attachments, mine)
+
     def _look(self, look: SnapshotBlock) -> None:
         if self.window and look.ts < self.window[0]:
             self.lifecycle.feed_known(look)
@@ -172,7 +192,7 @@ class Read:
         if self.window and look.ts >= self.window[1]:
             return
         self.lifecycle.feed_snapshot(look)
-        self._looks.append(look)
+        self._looks.append(look if self.inode is None else look.about(self.inode))
         self.snapshots[look.when] = look
         self.looked[look.when] += 1
         self.unreadable[look.when] = max(self.unreadable.get(look.when, 0), look.unreadable)
@@ -203,22 +223,26 @@ class Read:
         self._events, self._rows = [raw.compress(later)], [_NOTHING.with_events(rows, later)]
         places = np.append(np.cumsum(~later) - 1, NONE)  # the last one is that of no call
         settled = rows.with_events(rows, ~later)
-        return self._made(
-            raw.compress(~later), places[calls[~later]], settled, self.lifecycle.finish()
-        )
+        opened = self.lifecycle.finish()
+        self._note_exports(opened)
+        return self._made(raw.compress(~later), places[calls[~later]], settled, opened)
 
     def _last(self) -> Stretch:
         """What is left, and all that stays open."""
         opened = self.lifecycle.finish()
         self.differences = compare(opened.buffers, self.lifecycle.known(), self.snapshots)
         settle(opened.buffers, self.differences)
+        self._note_exports(opened)
+        _, opened = self._kept(self._events[0][:0], opened)
         raw = together(self._events)
         return self._made(raw, calls_of(raw), Rows.join([*self._rows, opened]), None)
 
+    def _note_exports(self, rows: Rows) -> None:
+        exported = rows.buffers["inode"][rows.buffers["begin"] != 0]
+        self.first_export = min(self.first_export, int(exported.min(initial=self.first_export)))
+
     def _made(self, raw: Structs, calls: Array, rows: Rows, opened: Rows | None) -> Stretch:
         present = Rows.join([rows, opened]) if opened else rows
-        exported = present.buffers["inode"][present.buffers["begin"] != 0]
-        self.first_export = min(self.first_export, int(exported.min(initial=self.first_export)))
         stretch = Stretch(
             raw,
             calls,
@@ -248,6 +272,13 @@ class Read:
         known = stretch.known.buffers
         gone = known.compress(~np.isin(known["id"], opened.buffers["id"]))
         self._retained = gone.compress(np.isin(gone["id"], np.concatenate(referred)))
+
+
+def _with(ids: Array, *more: Array) -> Array:
+    """Distinct ids, without that of none."""
+    every: Array = np.unique(np.concatenate([ids, *more]))
+    found: Array = every[every != 0]
+    return found
 
 
 _NOTHING: Final = Lifecycle().finish()

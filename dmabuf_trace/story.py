@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from dmabuf_trace import holders, schema
 from dmabuf_trace.analysis import View, doubts, records
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.names import Names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from dmabuf_trace.trace import Trace
@@ -66,18 +70,58 @@ def find(trace: Trace, wanted: str) -> Row:
     """
     table = trace.buffers
     found = table[table["name"] == wanted]
-    if wanted.isascii() and wanted.isdigit():
-        by_inode = table[table["inode"] == int(wanted)] if len(wanted) < 19 else table[:0]
-        found = by_inode if len(by_inode) else found
-    if not len(found):
-        hint = f"list them with: dmabuf-trace buffers {trace.path}"
-        raise InputError(f"no buffer {wanted} in {trace.path}", hint)
-    inodes = sorted(set(found["inode"].tolist()))
+    if (inode := _number(wanted)) is not None and (by_inode := table["inode"] == inode).any():
+        found = table[by_inode]
+    _only(trace.path, wanted, found["inode"].unique().tolist())
+    return records(found)[-1]
+
+
+def _number(wanted: str) -> int | None:
+    """What may be an inode number."""
+    return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 19 else None
+
+
+def _only(path: Path, wanted: str, inodes: list[int]) -> int:
+    """The inode number that is the only one."""
+    if not inodes:
+        hint = f"list them with: dmabuf-trace buffers {path}"
+        raise InputError(f"no buffer {wanted} in {path}", hint)
     if len(inodes) > 1:
+        inodes = sorted(inodes)
         some = ", ".join(map(str, inodes[:8])) + (", ..." if len(inodes) > 8 else "")
         message = f"{len(inodes)} buffers are named {wanted}: {some}"
-        raise InputError(message, f"choose one: dmabuf-trace show {trace.path} {inodes[0]}")
-    return records(found)[-1]
+        raise InputError(message, f"choose one: dmabuf-trace show {path} {inodes[0]}")
+    return inodes[0]
+
+
+def read(path: Path, wanted: str) -> tuple[Trace, Story]:
+    """The story of one buffer of a recording of any length, and what is about that buffer.
+
+    By its name it takes twice as long.
+
+    Raises:
+        InputError: as :func:`find`, or the file is not a recording that this version reads.
+    """
+    from dmabuf_trace.trace import about
+
+    inode = _number(wanted)
+    found = about(path, inode) if inode is not None else None
+    if found is None or inode not in found.rows.buffers["inode"]:
+        found = about(path, _named(path, wanted))
+    return found, tell(found, wanted)
+
+
+def _named(path: Path, name: str) -> int:
+    """The inode number of the buffer of that name."""
+    from dmabuf_trace.trace import stretches
+
+    inodes: set[int] = set()
+    for stretch in stretches(path):
+        settled = stretch.rows.buffers
+        keys = [key for key in set(settled["name"].tolist()) if stretch.names.buffer(key) == name]
+        mine = np.isin(settled["name"], np.array(keys, np.uint64))
+        inodes.update(settled["inode"][mine].tolist())
+    return _only(path, name, list(inodes))
 
 
 def tell(trace: Trace, wanted: str) -> Story:

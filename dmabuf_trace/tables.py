@@ -280,6 +280,27 @@ class Rows:
         buffers = together([self.buffers, more])
         return replace(self, buffers=buffers.take(np.argsort(buffers["id"], kind="stable")))
 
+    def about(
+        self,
+        buffers: NDArray[np.int64],
+        attachments: NDArray[np.int64],
+        events: NDArray[np.bool_],
+    ) -> Self:
+        """The rows of these buffers, and what goes through these attachments."""
+
+        def of(name: str) -> NDArray[Any]:
+            rows: NDArray[Any] = getattr(self, name)
+            if name.startswith("event_"):
+                return rows[events]
+            mine = np.isin(rows["id" if name == "buffers" else "buffer_id"], buffers)
+            through = "id" if name == "attachments" else "attachment_id"
+            if through in (rows.dtype.names or ()):
+                mine |= np.isin(rows[through], attachments)
+            kept: NDArray[Any] = rows[mine]
+            return kept
+
+        return type(self)(*(of(each.name) for each in fields(self)))
+
     def window(self, start: int, end: int, inside: NDArray[np.bool_]) -> Self:
         """The rows that lived between two times, or happened then; ``inside`` are those events.
 

@@ -61,15 +61,29 @@ def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as
     return whole
 
 
+def about(path: Path | str, inode: int) -> Trace:
+    """Read a recording, and keep only what is about buffers of an inode number.
+
+    Raises:
+        InputError: as :func:`open`.
+    """
+    (whole,) = stretches(path, at_once=True, inode=inode)
+    return whole
+
+
 def stretches(
-    path: Path | str, window: Window | None = None, *, at_once: bool = False
+    path: Path | str,
+    window: Window | None = None,
+    *,
+    at_once: bool = False,
+    inode: int | None = None,
 ) -> Iterator[Trace]:
     """Read a recording in stretches, or ``at_once``, each as a trace of its own.
 
     Tables have what was settled in the stretch, see :class:`reading.Stretch`: each row comes up
     once. The last one alone knows what stays open, what was lost and who held what at the end.
     ``window``, ns since the trace began: blocks of events outside are not read, so what began ahead
-    of it is as what began ahead of a trace.
+    of it is as what began ahead of a trace. ``inode``: see :func:`about`.
 
     Raises:
         InputError: as :func:`open`, or the trace has nothing of that time.
@@ -80,7 +94,7 @@ def stretches(
         first, last = extent.times() or (0, 0)
         whole = (start if isinstance(start, int) else first, last)
         part = _part(whole, window, reader.path) if window else None
-        read = Read(part)
+        read = Read(part, inode)
         for stretch in read.stretches(reader, extent, None if at_once else STRETCH_EVENTS):
             yield Trace(reader, read, stretch, whole, part)
 

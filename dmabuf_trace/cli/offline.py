@@ -89,11 +89,10 @@ def show(
 ) -> None:
     """One buffer's whole story, and who holds it at the end."""
     from dmabuf_trace import report as made
-    from dmabuf_trace import story, trace
+    from dmabuf_trace import story
     from dmabuf_trace.render import machine, terminal
 
-    opened = trace.open(file)
-    told = story.tell(opened, buffer)
+    opened, told = story.read(file, buffer)
     if as_json:
         print(machine.story_json(told, made.recording(opened)))
     else:
