@@ -2,9 +2,10 @@
 """Buffers made during the trace that are alive at its end, by what keeps them alive.
 
 The shape of a leak is the first that applies of: ``fd`` (a process has it open), ``mapping`` (its
-fds are closed, a VMA remains), ``attachment`` (a device is still attached or mapped) and
-``kernel`` (nothing visible holds it: a reference inside a driver, or an fd under way in a socket).
-Without a look at the processes at the end the shape is ``unknown``.
+fds are closed, a VMA remains), ``attachment`` (a device is still attached or mapped), ``in-flight``
+(only an fd that was sent through a socket and not received) and ``kernel`` (nothing visible holds
+it: a reference inside a driver, and where sockets could not be looked into, an fd under way in
+one). Without a look at the processes at the end the shape is ``unknown``.
 """
 
 from __future__ import annotations
@@ -183,6 +184,8 @@ def _notes(view: View, leaks: list[Row]) -> Iterator[str]:
     if view.unreadable and leaks:
         processes = count_text(view.unreadable, "process", "processes")
         yield f"{processes} could not be looked into: a buffer may be held there, unseen"
+    if not view.queues and any(row["shape"] == "kernel" for row in leaks):
+        yield f"sockets were not looked into: what is called kernel may be {holders.UNSEEN_QUEUES}"
     if unseen := sum(row["origin"] == "lost" for row in leaks):
         yield f"{count_text(unseen, 'export')} made no event: age, exporter and stack are not known"
     if gone := sum(row["stack"] is not None and row["export_stack"] is None for row in leaks):

@@ -174,6 +174,7 @@ static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158
 static u64 (*const bpf_get_func_ip)(void *ctx) = (void *)173;
 static long (*const bpf_kallsyms_lookup_name)(const char *name, s32 size, s32 flags,
 					      u64 *address) = (void *)179;
+static long (*const bpf_loop)(u32 count, void *call, void *ctx, u64 flags) = (void *)181;
 static long (*const bpf_get_func_ret)(void *ctx, u64 *value) = (void *)184;
 
 #define BPF_ANY 0
@@ -228,6 +229,7 @@ INLINE void read_kernel(void *to, u32 size, const void *from)
 
 /* Does this kernel's struct have the member? What is read where it hasn't is never run. */
 #define FIELD_EXISTS 2
+#define FIELD_BYTE_OFFSET 0
 #define HAS(member) __builtin_preserve_field_info(member, FIELD_EXISTS)
 
 /* Does the core keep mappings with attachments? Then a failing attach may detach by itself. */

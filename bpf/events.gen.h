@@ -56,6 +56,20 @@ struct found {
 };
 _Static_assert(sizeof(struct found) == 120, "no padding in found");
 
+struct queued {
+	u64 buffer;	/* inode number of the dma-buf; 0: the socket has more than are told */
+	u64 size;	/* bytes */
+	u64 socket;	/* inode number of the socket that the fd is queued in */
+	u32 pid;	/* process (tgid) that has the socket open */
+	u32 sender;	/* process (tgid) that sent it, else that connected; 0: not known */
+	char comm[16];	/* name of the process that has the socket */
+	char sender_comm[16];	/* name of the sender; empty: it is gone */
+	u64 references;	/* references to its file, without the look's own */
+	char exporter[64];	/* exporter, NUL-terminated, cut where too long */
+	char name[32];	/* name given by user space; empty: none */
+};
+_Static_assert(sizeof(struct queued) == 168, "no padding in queued");
+
 struct held {
 	u64 buffer;	/* inode number of the dma-buf */
 	u64 size;	/* bytes */

@@ -44,6 +44,7 @@ def header() -> str:
         _struct("name", schema.NAME_FIELDS, schema.NAME_DTYPE.itemsize),
         _struct("config", schema.CONFIG_FIELDS, schema.CONFIG_DTYPE.itemsize),
         _struct("found", schema.FOUND_FIELDS, schema.FOUND_DTYPE.itemsize),
+        _struct("queued", schema.QUEUED_FIELDS, schema.QUEUED_DTYPE.itemsize),
         _struct("held", schema.HELD_FIELDS, schema.HELD_DTYPE.itemsize),
         "enum event_kind {",
         *(f"\tEV_{kind.name.upper()} = {kind.id},\t/* {kind.doc} */" for kind in schema.KINDS),

@@ -4,7 +4,7 @@
 The rules are Android's. RSS: a buffer counts in full for each process that holds it, once however
 many fds and VMAs it has there and however little it maps, as any of them keeps all of it alive.
 PSS: its size divided by the number of processes that hold it. Kernel-only RSS: buffers that no
-process holds. Must not know where the snapshot came from.
+process holds, also where a socket's queue does. Must not know where the snapshot came from.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class HeldBuffer:
     """A buffer and its holders; what the source does not tell is None.
 
     ``holders`` are objects as in :func:`dmabuf_trace.holders.at_end`: the fds of a process
-    together, then each VMA.
+    together, then each VMA, then sockets' queues.
     """
 
     inode: int
@@ -58,6 +58,8 @@ class Account:
 
     ``held_bytes`` counts each held buffer once. ``kernel_only`` and ``kernel_only_bytes`` are None
     where the source does not list all buffers, or not all processes could be looked into.
+    ``in_flight`` and ``in_flight_bytes``, of those in the queues of sockets, are None where these
+    were not looked into.
     """
 
     source: str
@@ -70,6 +72,8 @@ class Account:
     unsized: int
     kernel_only: int | None
     kernel_only_bytes: int | None
+    in_flight: int | None
+    in_flight_bytes: int | None
 
 
 def account(snapshot: SnapshotBlock) -> Account:
@@ -88,7 +92,7 @@ def account(snapshot: SnapshotBlock) -> Account:
                 found.exporter if found else None,
                 found.name if found else None,
                 found.references if found and found.references >= 0 else None,
-                len({_who(holder) for holder in holders}),
+                len({_who(holder) for holder in holders if not holder.in_flight}),
                 tuple(_holder_rows(holders)),
             )
         )
@@ -96,6 +100,7 @@ def account(snapshot: SnapshotBlock) -> Account:
     sizes = {buffer.inode: buffer.size for buffer in buffers}
     seen = [buffer for buffer in buffers if buffer.processes]
     unheld = [buffer for buffer in buffers if not buffer.processes]
+    in_flight = [buffer for buffer in unheld if buffer.holders]
     certain = snapshot.complete and not snapshot.unreadable
     return Account(
         source=snapshot.source,
@@ -104,11 +109,17 @@ def account(snapshot: SnapshotBlock) -> Account:
         processes=_processes(held, sizes),
         buffers=tuple(buffers),
         held=len(seen),
-        held_bytes=sum(buffer.size or 0 for buffer in seen),
+        held_bytes=_bytes(seen),
         unsized=sum(buffer.size is None for buffer in seen),
         kernel_only=len(unheld) if certain else None,
-        kernel_only_bytes=sum(buffer.size or 0 for buffer in unheld) if certain else None,
+        kernel_only_bytes=_bytes(unheld) if certain else None,
+        in_flight=len(in_flight) if snapshot.queues else None,
+        in_flight_bytes=_bytes(in_flight) if snapshot.queues else None,
     )
+
+
+def _bytes(buffers: Iterable[HeldBuffer]) -> int:
+    return sum(buffer.size or 0 for buffer in buffers)
 
 
 def _who(holder: Holder) -> Who:
@@ -116,15 +127,16 @@ def _who(holder: Holder) -> Who:
 
 
 def _processes(held: dict[int, list[Holder]], sizes: dict[int, int | None]) -> tuple[Process, ...]:
-    fds = Counter(_who(each) for holders in held.values() for each in holders if each.fd >= 0)
-    vmas = Counter(_who(each) for holders in held.values() for each in holders if each.fd < 0)
+    every = [each for holders in held.values() for each in holders]
+    fds = Counter(_who(each) for each in every if each.fd >= 0)
+    vmas = Counter(_who(each) for each in every if each.fd < 0 and not each.in_flight)
     buffers: Counter[Who] = Counter()
     rss: Counter[Who] = Counter()
     pss: Counter[Who] = Counter()
     unsized: Counter[Who] = Counter()
     for inode, holders in held.items():
         size = sizes[inode]
-        sharers = {_who(holder) for holder in holders}
+        sharers = {_who(holder) for holder in holders if not holder.in_flight}
         for who in sharers:
             buffers[who] += 1
             rss[who] += size or 0
@@ -139,10 +151,12 @@ def _processes(held: dict[int, list[Holder]], sizes: dict[int, int | None]) -> t
 
 def _holder_rows(holders: Iterable[Holder]) -> Iterable[Row]:
     fds: dict[Who, list[int]] = defaultdict(list)
-    vmas = []
+    vmas, queued = [], []
     for holder in holders:
         if holder.fd >= 0:
             fds[_who(holder)].append(holder.fd)
+        elif holder.in_flight:
+            queued.append(holder)
         else:
             vmas.append((*_who(holder), holder.start, holder.length))
     for (pid, comm), numbers in sorted(fds.items()):
@@ -150,3 +164,12 @@ def _holder_rows(holders: Iterable[Holder]) -> Iterable[Row]:
     for pid, comm, start, length in sorted(vmas):
         extent = {"start": start, "length_bytes": length}
         yield {"kind": "mapping", "pid": pid, "comm": comm, **extent}
+    for each in queued:
+        yield {
+            "kind": "in-flight",
+            "pid": each.pid,
+            "comm": each.comm,
+            "socket": each.socket,
+            "sender_pid": each.sender_pid or None,
+            "sender_comm": each.sender_comm or None,
+        }

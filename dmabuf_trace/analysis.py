@@ -262,6 +262,12 @@ class View:
         return snapshot.unreadable if snapshot else 0
 
     @property
+    def queues(self) -> bool:
+        """Whether the queues of sockets were looked into at the end."""
+        snapshot = self._trace.snapshots.get("end")
+        return snapshot is not None and snapshot.queues
+
+    @property
     def missing(self) -> dict[str, str]:
         """Event kinds that were not observed, and why."""
         return self._trace.missing

@@ -47,7 +47,11 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that holds a buffer by an fd (``fd`` >= 0) or by a VMA (``fd`` -1)."""
+    """A process that holds a buffer by an fd (``fd`` >= 0) or by a VMA (``fd`` -1).
+
+    Or one that has a socket open in whose queue an fd of the buffer is: ``socket`` is its inode
+    number, else 0. The sender's pid is 0 where it can't be told, its name "" once it is gone.
+    """
 
     buffer: int
     pid: int
@@ -55,6 +59,14 @@ class Holder:
     fd: int
     start: int = 0
     length: int = 0
+    socket: int = 0
+    sender_pid: int = 0
+    sender_comm: str = ""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a socket holds the buffer, and not the process itself."""
+        return self.socket != 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,8 @@ class SnapshotBlock:
 
     ``unreadable`` counts processes that could not be looked into. ``source`` is "iterators" or
     "proc", and more where more was read; ``complete``: it lists *all* live buffers, so that one
-    which is not in ``buffers`` is gone; else only those that a process holds.
+    which is not in ``buffers`` is gone; else only those that a process holds. ``queues``: all that
+    is in the queues of sockets is in ``holders``; else an fd in one may not have been seen.
     """
 
     when: str
@@ -95,6 +108,7 @@ class SnapshotBlock:
     unreadable: int
     source: str = "proc"
     complete: bool = False
+    queues: bool = False
 
     def about(self, buffer: int) -> SnapshotBlock:
         """Of one buffer alone."""

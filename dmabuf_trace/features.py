@@ -105,7 +105,9 @@ def _symbols() -> Feature:
 def _iterators() -> list[Feature]:
     """What snapshots are made from."""
     holders, listed = "BPF iterators of holders", "BPF iterator of buffers"
+    sockets = "BPF iterator of sockets"
     by_proc = "holders are read from /proc, which is slower"
+    unseen = "a buffer that is only under way in a socket is shown as the kernel's"
     by_bufinfo = "buffers that no process holds are listed by snapshot --bufinfo only"
     try:
         with iterators.Iterators() as found:
@@ -113,11 +115,15 @@ def _iterators() -> list[Feature]:
             return [
                 Feature(holders, True, "loaded", by_proc),
                 Feature(listed, found.lists_all, detail, by_bufinfo),
+                Feature(
+                    sockets, not found.without_queues, found.without_queues or "loaded", unseen
+                ),
             ]
     except UntraceableError as error:
         return [
             Feature(holders, False, str(error), by_proc),
             Feature(listed, False, str(error), by_bufinfo),
+            Feature(sockets, False, str(error), unseen),
         ]
 
 

@@ -115,6 +115,9 @@ class Filters:
         return held & matching if self.by_buffer else held
 
     def _is_by(self, holder: Holder, pids: Container[int]) -> bool:
+        """A socket's queue is nobody's: what is in it has still to be received."""
+        if holder.in_flight:
+            return False
         return (not self.by_pid or holder.pid in pids) and self.comm in ("", holder.comm)
 
     def first_look(self, look: SnapshotBlock, watched: Set[int]) -> SnapshotBlock:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds a buffer at the end of a trace: processes by fd or VMA, devices by attachment."""
+"""Who holds a buffer at the end of a trace: processes by fd or VMA, attachments, sockets."""
 
 from __future__ import annotations
 
@@ -16,24 +16,35 @@ NEEDS: Final = ("attachments", "mappings", "holders")
 STACKS: Final = ("stack", "user_stack")
 """Keys of a holder that tell its stacks."""
 
-SHAPES: Final = ("fd", "mapping", "attachment", "kernel", "unknown")
-_SHAPE_OF: Final = (("fd", "fd"), ("mapping", "mapping"), ("attachment", "device"))
+_SHAPE_OF: Final = {
+    "fd": "fd",
+    "mapping": "mapping",
+    "attachment": "device",
+    "in-flight": "in-flight",
+}
+SHAPES: Final = (*_SHAPE_OF, "kernel", "unknown")
+
+UNSEEN_QUEUES: Final = "an fd under way in a socket"
+"""What may hold a buffer of shape ``kernel`` too, where sockets were not looked into."""
 
 
 def at_end(view: View) -> dict[int, list[Row]]:
-    """By buffer id: processes by fd, processes by VMA, then devices, each as a JSON-able dict.
+    """By buffer id: processes by fd, by VMA, devices, then sockets, each as a JSON-able dict.
 
     ``{"kind": "fd", pid, comm, fds}``, ``{"kind": "mapping", pid, comm, start, length_bytes}``,
     ``{"kind": "device", device, driver, bus, mappings, stack, user_stack}``: count of mappings
-    open, stacks of the attach.
+    open, stacks of the attach. ``{"kind": "in-flight", pid, comm, socket, sender_pid,
+    sender_comm}``: who has the socket open, its inode number, who sent; None where not known.
     """
     found: dict[int, list[Row]] = defaultdict(list)
     known = view.holders[(view.holders["when"] == "end") & view.holders["buffer_id"].notna()]
     by_process: dict[tuple[int, int, str], list[int]] = defaultdict(list)
-    extents = []
+    extents, queued = [], []
     for row in records(known):
         process = (row["buffer_id"], row["pid"], row["comm"])
-        if row["fd"] is None:
+        if row["socket"] is not None:
+            queued.append(row)
+        elif row["fd"] is None:
             extents.append((*process, row["start"], row["length_bytes"]))
         else:
             by_process[process].append(row["fd"])
@@ -48,6 +59,9 @@ def at_end(view: View) -> dict[int, list[Row]]:
         device |= {"mappings": mapped[row["id"]], "stack": view.stack(row["stack"])}
         device["user_stack"] = view.user_stack(row["user_stack"])
         found[row["buffer_id"]].append({"kind": "device", **device})
+    for row in queued:
+        keys = ("pid", "comm", "socket", "sender_pid", "sender_comm")
+        found[row["buffer_id"]].append({"kind": "in-flight", **{key: row[key] for key in keys}})
     return found
 
 
@@ -57,4 +71,4 @@ def shape(view: View, begin: int | None, holders: list[Row]) -> str:
     if looked_at is None or (begin is not None and begin > looked_at):
         return "unknown"
     kinds = {holder["kind"] for holder in holders}
-    return next((shape for shape, kind in _SHAPE_OF if kind in kinds), "kernel")
+    return next((shape for shape, kind in _SHAPE_OF.items() if kind in kinds), "kernel")

@@ -231,12 +231,16 @@ def vmas(source: Source) -> pd.DataFrame:
 
 
 def holders(source: Source) -> pd.DataFrame:
-    """One row per fd and VMA of the snapshots."""
+    """One row per fd and VMA of the snapshots, and per process at the end of a socket's queue."""
     rows = [
         (look.when, look.ts, holder) for look in source.stretch.looks for holder in look.holders
     ]
     found: list[Holder] = [holder for _, _, holder in rows]
-    is_fd = np.array([holder.fd >= 0 for holder in found], np.bool_)
+    fds = np.array([holder.fd for holder in found], np.int64)
+    in_flight = np.array([holder.in_flight for holder in found], np.bool_)
+    is_vma = (fds < 0) & ~in_flight
+    senders = np.array([holder.sender_pid for holder in found], np.int64)
+    sender_names = np.array([holder.sender_comm for holder in found], object)
     inodes = np.array([holder.buffer for holder in found], np.uint64)
     of = source.stretch.known.buffers
     of = of[np.argsort(of["inode"], kind="stable")]
@@ -249,9 +253,12 @@ def holders(source: Source) -> pd.DataFrame:
             "inode": signed(inodes),
             "pid": np.array([holder.pid for holder in found], np.int64),
             "comm": strings(np.array([holder.comm for holder in found], object)),
-            "fd": gaps(np.array([holder.fd for holder in found], np.int64), is_fd),
-            "start": gaps(np.array([holder.start for holder in found], np.int64), ~is_fd),
-            "length_bytes": gaps(np.array([holder.length for holder in found], np.int64), ~is_fd),
+            "fd": gaps(fds, fds >= 0),
+            "start": gaps(np.array([holder.start for holder in found], np.int64), is_vma),
+            "length_bytes": gaps(np.array([holder.length for holder in found], np.int64), is_vma),
+            "socket": gaps(np.array([holder.socket for holder in found], np.int64), in_flight),
+            "sender_pid": gaps(senders, senders != 0),
+            "sender_comm": strings(sender_names, sender_names != ""),
         },
         columns=list(TABLES["holders"]),
     )

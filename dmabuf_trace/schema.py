@@ -100,6 +100,18 @@ FOUND_FIELDS: Final = (
 )
 """A live buffer, as the dma-buf iterator gives it."""
 
+QUEUED_FIELDS: Final = (
+    Field("buffer", "u64", "inode number of the dma-buf; 0: the socket has more than are told"),
+    Field("size", "u64", "bytes"),
+    Field("socket", "u64", "inode number of the socket that the fd is queued in"),
+    Field("pid", "u32", "process (tgid) that has the socket open"),
+    Field("sender", "u32", "process (tgid) that sent it, else that connected; 0: not known"),
+    Field("comm", f"char[{COMM}]", "name of the process that has the socket"),
+    Field("sender_comm", f"char[{COMM}]", "name of the sender; empty: it is gone"),
+    *_SEEN_BUFFER,
+)
+"""An fd of a buffer that was sent through a UNIX socket and not received yet."""
+
 HELD_FIELDS: Final = (
     Field("buffer", "u64", "inode number of the dma-buf"),
     Field("size", "u64", "bytes"),
@@ -252,6 +264,9 @@ FOUND_DTYPE: Final = _dtype(FOUND_FIELDS)
 
 HELD_DTYPE: Final = _dtype(HELD_FIELDS)
 """numpy dtype of an fd or a VMA in a snapshot: 168 bytes."""
+
+QUEUED_DTYPE: Final = _dtype(QUEUED_FIELDS)
+"""numpy dtype of an fd in a socket's queue: 168 bytes."""
 
 CONFIG_DTYPE: Final = _dtype(CONFIG_FIELDS)
 """numpy dtype of the configuration."""

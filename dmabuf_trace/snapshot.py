@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who holds which buffer now, by fd and by VMA: from BPF iterators, else from /proc.
+"""Who holds which buffer now, by fd, by VMA and in sockets: from BPF iterators, else from /proc.
 
 Iterators take a reference to each file they pass, which no event of ours shows. /proc needs no
-kernel feature and is slower; it gives no size for a buffer that is only mapped. The dma-buf
-iterator, where the kernel has it, and bufinfo, where it is asked for, list the buffers that nobody
-holds as well. Must not know how a snapshot is judged.
+kernel feature and is slower; it gives no size for a buffer that is only mapped, and doesn't show
+what is in the queue of a socket. The dma-buf iterator, where the kernel has it, and bufinfo, where
+it is asked for, list the buffers that nobody holds as well. Must not know how a snapshot is judged.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace import bufinfo
+from dmabuf_trace import bufinfo, schema
 from dmabuf_trace.blocks import Found, Holder, SnapshotBlock
 from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.loader.iterators import Iterators
@@ -111,10 +112,7 @@ def take(when: str, *, with_bufinfo: bool = False) -> SnapshotBlock:
 def _with_bufinfo(taken: SnapshotBlock) -> SnapshotBlock:
     found = {buffer.buffer: buffer for buffer in (*bufinfo.read(), *taken.buffers)}
     source = f"{taken.source}, bufinfo"
-    buffers = tuple(found.values())
-    return SnapshotBlock(
-        taken.when, taken.ts, buffers, taken.holders, taken.unreadable, source, complete=True
-    )
+    return replace(taken, buffers=tuple(found.values()), source=source, complete=True)
 
 
 # from iterators
@@ -124,19 +122,30 @@ def from_iterators(when: str, iterators: Iterators) -> SnapshotBlock:
     """A snapshot by iterators, of all processes."""
     ts = time.monotonic_ns()
     if not iterators.lists_all:
-        return from_records(when, ts, iterators.holders(), None)
+        queued = iterators.queued()  # first: what is received meanwhile is then seen as an fd
+        return from_records(when, ts, iterators.holders(), None, queued)
     live = iterators.live_buffers()
+    queued = iterators.queued()
     holders = iterators.holders()
     # what comes or goes during the look would seem to be held by nobody: only what stays counts
     stayed = np.isin(live["buffer"], iterators.live_buffers()["buffer"])
-    return from_records(when, ts, holders, live[stayed])
+    return from_records(when, ts, holders, live[stayed], queued)
 
 
 def from_records(
-    when: str, ts: int, held: NDArray[np.void], live: NDArray[np.void] | None
+    when: str,
+    ts: int,
+    held: NDArray[np.void],
+    live: NDArray[np.void] | None,
+    queued: NDArray[np.void] | None,
 ) -> SnapshotBlock:
-    """What the iterators' records say; ``live`` None where only held buffers were listed."""
-    found = dict(_found(held))
+    """What the iterators' records say; ``live`` None where only held buffers were listed.
+
+    ``queued`` None: sockets were not looked into.
+    """
+    looked = queued is not None and bool(queued["buffer"].all())  # else a queue is too long
+    queued = np.zeros(0, schema.QUEUED_DTYPE) if queued is None else queued[queued["buffer"] != 0]
+    found = dict(_found(queued)) | dict(_found(held))
     if live is not None:
         found |= _found(live)
     holders = dict.fromkeys(  # a thread with files of its own shows its process's VMAs once more
@@ -150,8 +159,21 @@ def from_records(
         )
         for row in held
     )
+    holders |= dict.fromkeys(map(_in_flight, queued))
     buffers, complete = tuple(found.values()), live is not None
-    return SnapshotBlock(when, ts, buffers, tuple(holders), 0, "iterators", complete)
+    return SnapshotBlock(when, ts, buffers, tuple(holders), 0, "iterators", complete, looked)
+
+
+def _in_flight(row: np.void) -> Holder:
+    return Holder(
+        int(row["buffer"]),
+        int(row["pid"]),
+        _text(row["comm"]),
+        -1,
+        socket=int(row["socket"]),
+        sender_pid=int(row["sender"]),
+        sender_comm=_text(row["sender_comm"]),
+    )
 
 
 def _found(rows: NDArray[np.void]) -> Iterable[tuple[int, Found]]:

@@ -49,7 +49,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """Rows as the trace has them, gaps are None; ``shape`` and ``holders`` of an alive buffer."""
+    """Rows as the trace has them, gaps are None; ``shape`` and ``holders`` of an alive buffer.
+
+    ``queues``: sockets were looked into for fds of it.
+    """
 
     buffer: Row
     attachments: list[Row]
@@ -57,6 +60,7 @@ class Story:
     steps: tuple[Step, ...]
     shape: str | None
     holders: list[Row]
+    queues: bool
     missing: dict[str, str]
     doubts: tuple[str, ...]
     names: Names
@@ -146,6 +150,7 @@ def tell(trace: Trace, wanted: str) -> Story:
         steps=steps,
         shape=holders.shape(view, buffer["begin"], held_by) if buffer["open"] else None,
         holders=held_by,
+        queues=view.queues,
         missing=trace.missing,
         doubts=doubts(trace, tuple(kind.name for kind in schema.KINDS)),
         names=trace.names,

@@ -107,6 +107,7 @@ class Build:
     )
     unreadable: int = 0
     lists_all: bool = False
+    sees_queues: bool = False
     """Whether snapshots list every live buffer, as the dma-buf iterator does."""
     unobserved: Collection[str] = ()
     """Event kinds whose probes were not attached."""
@@ -230,6 +231,13 @@ class Build:
         self.event("mmap", buffer=buffer.inode, object=start, value=buffer.size)
         holder = Holder(buffer.inode, self.process.pid, self.process.comm, -1, start, buffer.size)
         self._holders.append(holder)
+
+    def send(self, buffer: Buffer, to: Process, socket: int = 77) -> None:
+        """Send an fd through a socket, and nobody receives it: no event."""
+        by = self.process
+        self._holders.append(
+            Holder(buffer.inode, to.pid, to.comm, -1, 0, 0, socket, by.pid, by.comm)
+        )
 
     def munmap(self, buffer: Buffer) -> None:
         """Unmap the buffer from the calling process: no event."""
@@ -402,6 +410,7 @@ class Build:
         block = SnapshotBlock(
             *(when, self.now, found, tuple(self._holders), self.unreadable, source),
             complete=self.lists_all,
+            queues=self.sees_queues,
         )
         self._blocks.append(("snapshot", block))
 

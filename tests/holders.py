@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holders of every kind, and what each source of snapshots says about them.
 
-Runs in a guest with the module loaded: ``python3 -m tests.holders DIR`` leaves ``holders.json``.
+Runs in a guest with the module loaded: ``python3 -m tests.holders DIR`` leaves ``holders.json``,
+``idle.dbt`` and ``sockets.dbt``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from dmabuf_trace import snapshot
 from dmabuf_trace.blocks import SnapshotBlock
@@ -25,6 +27,7 @@ from tests.kmod.client import PAGE_SIZE, Ref, load, map_user, set_name
 TRACE: Final = "dmabuf-trace"
 MODULE: Final = Path("/opt/kmod/dmabuf_ref.ko")
 NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+RECEIVER: Final = Path("/tmp/receiver")  # noqa: S108 - of a guest that lives for this
 Inodes = dict[str, int]
 
 
@@ -122,12 +125,64 @@ def looks(out: Path) -> dict[str, Any]:
     return {**found, **commands, "idle": idle}
 
 
+def _rename(comm: str) -> None:
+    Path("/proc/self/comm").write_text(comm)
+
+
+def _receive(socket_in: socket.socket, told: int) -> NoReturn:
+    """Receive two fds, close one of them, and stay."""
+    _rename("receiver")
+    (first,) = socket.recv_fds(socket_in, 1, 1)[1]
+    socket.recv_fds(socket_in, 1, 1)
+    os.close(first)
+    os.write(told, b"%d" % os.getpid())
+    signal.pause()
+    os._exit(0)
+
+
+def send() -> None:
+    """Send an fd that nobody receives, one that is received and closed, one that is kept.
+
+    Whoever sent them ends, the receiver stays: its pid is left for who ends it.
+    """
+    _rename("sender")
+    out, queue = socket.socketpair()
+    read_out, read_in = socket.socketpair()
+    told_out, told_in = os.pipe()
+    if not os.fork():
+        out.close()
+        read_out.close()
+        os.close(told_out)
+        _receive(read_in, told_in)
+    with Ref() as ref:
+        for name, through in {"sent": out, "closed": read_out, "kept": read_out}.items():
+            buffer = ref.export(PAGE_SIZE)
+            set_name(buffer.fd, name)
+            socket.send_fds(through, [b"x"], [buffer.fd])
+            buffer.close()
+        RECEIVER.write_bytes(os.read(told_out, 16))
+    queue.close()
+
+
+def sockets(out: Path) -> dict[str, Any]:
+    """A recording of :func:`send`."""
+    local = Path("/tmp/sockets.dbt")  # noqa: S108
+    done = run(TRACE, "record", "-o", str(local), "--", "python3", "-m", "tests.holders", "send")
+    os.kill(int(RECEIVER.read_text()), signal.SIGKILL)
+    shutil.copy(local, out)
+    return done
+
+
 def main() -> None:
-    """DIR"""
+    """DIR, or send"""
+    if sys.argv[1:] == ["send"]:
+        send()
+        return
     out = Path(sys.argv[1])
     load(MODULE)
     with Ref() as ref, scripted(ref) as (inodes, pid):
         found = {"inodes": inodes, "pids": [os.getpid(), pid], **looks(out)}
+    found["sockets"] = sockets(out)
     (out / "holders.json").write_text(json.dumps(found))
 
 

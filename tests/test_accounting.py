@@ -90,11 +90,24 @@ def test_what_no_process_holds_is_the_kernels() -> None:
     assert [(each.inode, each.processes) for each in made.buffers] == [(42, 1), (50, 0)]
 
 
+def test_the_queue_of_a_socket_is_no_process() -> None:
+    sent = Found(50, 4 * KIB, "system", "", 1)
+    queue = Holder(50, 1, "p1", -1, socket=9, sender_pid=8)
+    made = taken(fd(1, 3), queue, found=(BIG, sent), complete=True, queues=True)
+
+    assert sums(made) == [(1, 256 * KIB, 256 * KIB)]
+    assert (made.kernel_only, made.in_flight, made.in_flight_bytes) == (1, 1, 4 * KIB)
+    assert (made.processes[0].fds, made.processes[0].vmas) == (1, 0)
+    assert "    in sockets       4 KiB in 1 buffer" in text(made)
+    assert "queue of socket 9 (p1-1), sent by pid 8" in text(made)
+
+
 @pytest.mark.parametrize(
     ("more", "why"),
     [
         ({"complete": False}, "only buffers that a process holds are listed"),
         ({"complete": True, "unreadable": 2}, "not every process could be looked into"),
+        ({}, "sockets could not be looked into"),
     ],
 )
 def test_what_was_not_observed_is_not_zero(more: dict[str, Any], why: str) -> None:

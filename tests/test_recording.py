@@ -146,7 +146,8 @@ def test_losses_of_fewer_causes_are_read(tmp_path: Path) -> None:
 def test_a_snapshot_without_the_newer_fields_is_one_of_held_buffers(tmp_path: Path) -> None:
     path = tmp_path / "old.dbt"
     buffer = {"buffer": 42, "size": 4096, "exporter": "system", "name": "n"}
-    old = {"when": "end", "ts": 7, "buffers": [buffer], "holders": [], "unreadable": 1}
+    holder = {"buffer": 42, "pid": 9, "comm": "c", "fd": 3, "start": 0, "length": 0}
+    old = {"when": "end", "ts": 7, "buffers": [buffer], "holders": [holder], "unreadable": 1}
     writer = Writer(path)
     writer.begin({})
     writer._write_block(BlockKind.SNAPSHOT, json.dumps(old).encode())
@@ -154,8 +155,9 @@ def test_a_snapshot_without_the_newer_fields_is_one_of_held_buffers(tmp_path: Pa
 
     (snapshot, _), _ = read(path)
 
-    assert snapshot == SnapshotBlock("end", 7, (Found(42, 4096, "system", "n", -1),), (), 1)
-    assert (snapshot.source, snapshot.complete) == ("proc", False)
+    held = (Holder(42, 9, "c", 3),)
+    assert snapshot == SnapshotBlock("end", 7, (Found(42, 4096, "system", "n", -1),), held, 1)
+    assert (snapshot.source, snapshot.complete, snapshot.queues) == ("proc", False, False)
 
 
 @pytest.mark.parametrize(("field", "value"), [("source", 1), ("complete", "yes"), ("ts", "1")])

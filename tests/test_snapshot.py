@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 import pytest
 
-from dmabuf_trace import bufinfo, schema, snapshot
+from dmabuf_trace import bufinfo, schema, snapshot, trace
+from dmabuf_trace.analysis import records, registry
 from dmabuf_trace.blocks import Found, Holder
 from dmabuf_trace.errors import UntraceableError
+from dmabuf_trace.recording import Reader, Writer
 from tests.counts import Recorded
 from tests.vm import run_guest
 from tests.vm.kernels import KERNELS, WITH_MODULE
@@ -103,18 +105,48 @@ def test_records_of_iterators_become_the_same_rows() -> None:
         ]
     )
 
-    taken = snapshot.from_records("end", 5, rows, None)
+    taken = snapshot.from_records("end", 5, rows, None, None)
 
     assert taken.holders == (Holder(42, 9, "app", 3), Holder(42, 9, "app", -1, 0x1000, 4096))
     assert taken.buffers == (Found(42, 8192, "system", "na\\xffme", 2),)
     assert (taken.source, taken.complete, taken.unreadable) == ("iterators", False, 0)
 
 
+def queued(*buffers: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    rows = np.zeros(len(buffers), schema.QUEUED_DTYPE)
+    rows["buffer"], rows["size"], rows["socket"] = buffers, 4096, 77
+    rows["pid"], rows["comm"], rows["sender"], rows["sender_comm"] = 9, b"app", 8, b"cam"
+    return rows
+
+
+def test_an_fd_in_a_queue_is_a_holder_once(tmp_path: Path) -> None:
+    taken = snapshot.from_records("end", 5, held(fd=3), None, queued(43, 43, 42))
+
+    in_flight = [Holder(each, 9, "app", -1, 0, 0, 77, 8, "cam") for each in (43, 42)]
+    assert taken.holders == (Holder(42, 9, "app", 3), *in_flight)
+    assert {found.buffer: found.size for found in taken.buffers} == {42: 8192, 43: 4096}
+    assert taken.queues
+    with Writer(tmp_path / "a.dbt") as writer:
+        writer.begin({})
+        writer.write_snapshot(taken)
+        writer.finish(9, "")
+    with Reader(tmp_path / "a.dbt") as reader:
+        assert next(reader.blocks()) == taken
+
+
+def test_a_queue_too_long_to_be_told_is_not_one_that_was_seen() -> None:
+    taken = snapshot.from_records("end", 5, held(fd=3), None, queued(43, 0))
+
+    assert [found.buffer for found in taken.buffers] == [43, 42]
+    assert not taken.queues
+    assert not snapshot.from_records("end", 5, held(fd=3), None, None).queues
+
+
 def test_the_list_of_live_buffers_makes_it_complete() -> None:
     live = np.zeros(2, schema.FOUND_DTYPE)
     live["buffer"], live["size"], live["exporter"] = [43, 42], [4096, 8192], b"drm"
 
-    taken = snapshot.from_records("end", 5, held(fd=3, exporter=b"drm"), live)
+    taken = snapshot.from_records("end", 5, held(fd=3, exporter=b"drm"), live, None)
 
     assert taken.complete
     assert {found.buffer: found.size for found in taken.buffers} == {42: 8192, 43: 4096}
@@ -133,6 +165,9 @@ class Busy:
         rows = np.zeros(len(inodes), schema.FOUND_DTYPE)
         rows["buffer"] = inodes
         return rows
+
+    def queued(self) -> None:
+        pass
 
     def holders(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         return held(buffer=44, fd=3)
@@ -227,11 +262,44 @@ def has_list(out: Path) -> bool:
 def test_iterators_and_proc_show_the_same_holders(looks: Looks) -> None:
     assert looks["without"] == ""
     assert looks["iterators"]["source"] == "iterators"
-    assert looks["iterators"]["holders"] == looks["proc"]["holders"]
-    assert len(looks["iterators"]["holders"]) == 2 * (2 + 1 + 2 + 1 + 2)  # both processes
+    shown = [row for row in looks["iterators"]["holders"] if not row["socket"]]
+    assert shown == looks["proc"]["holders"]
+    assert len(shown) == 2 * (2 + 1 + 2 + 1 + 2)  # both processes
     listed = {row["buffer"]: row for row in looks["iterators"]["buffers"]}
     for row in looks["proc"]["buffers"]:
         assert listed[row["buffer"]] == row
+
+
+@pytest.mark.guest
+def test_iterators_show_what_is_in_the_queue_of_a_socket(looks: Looks) -> None:
+    queued = [row for row in looks["iterators"]["holders"] if row["socket"]]
+    sender, child = looks["pids"]
+
+    assert looks["iterators"]["queues"]
+    assert [(row["pid"], row["sender_pid"], row["sender_comm"]) for row in queued] == [
+        (sender, sender, "python3"),  # has made the pair, and sends to itself
+        (child, sender, "python3"),
+    ]
+    assert {row["buffer"] for row in queued} == {looks["inodes"]["in flight"]}
+    assert len({row["socket"] for row in queued}) == 1
+    assert not looks["proc"]["queues"]
+
+
+@pytest.mark.guest
+def test_a_buffer_that_nobody_received_is_in_flight(looks: Looks, out: Path) -> None:
+    assert looks["sockets"]["status"] == 0, looks["sockets"]["stderr"]
+    result = registry()["leaks"](trace.open(out / "sockets.dbt"))
+    leaks = {row["name"]: row for row in records(result.answer.tables[1].rows)}
+
+    assert {name: row["shape"] for name, row in leaks.items()} == {
+        "sent": "in-flight",
+        "kept": "fd",
+    }
+    (holder,) = leaks["sent"]["holders"]
+    assert (holder["kind"], holder["comm"]) == ("in-flight", "receiver")
+    assert (holder["sender_pid"], holder["sender_comm"]) == (leaks["sent"]["pid"], None)
+    assert [each["comm"] for each in leaks["kept"]["holders"]] == ["receiver"]
+    assert (result.answer.notes, result.doubts) == ((), ())
 
 
 @pytest.mark.guest
@@ -240,9 +308,7 @@ def test_all_live_buffers_are_listed_where_the_kernel_can(looks: Looks, out: Pat
     listed = {row["buffer"] for row in looks["iterators"]["buffers"]}
 
     assert looks["iterators"]["complete"] == has_list(out)
-    assert listed == set(inodes.values()) - (
-        set() if has_list(out) else {inodes[kind] for kind in KERNEL_ONLY}
-    )
+    assert listed == set(inodes.values()) - (set() if has_list(out) else {inodes["kernel"]})
 
 
 @pytest.mark.guest
@@ -270,7 +336,8 @@ def test_the_command_adds_up_what_is_held(looks: Looks, out: Path) -> None:
         for row in told["processes"]
     ] == [(pid, held_bytes, held_bytes // 2, 3, 5) for pid in sorted(looks["pids"])]
     kinds = {inodes[kind]: kind for kind in inodes}
-    assert {kinds[row["inode"]] for row in told["buffers"] if row["holders"]} == set(HELD)
+    shown = {kinds[row["inode"]] for row in told["buffers"] if row["holders"]}
+    assert shown == {*HELD, "in flight"}
     count, size = (len(KERNEL_ONLY), sum(KERNEL_ONLY.values())) if has_list(out) else (None, None)
     assert told["totals"] == {
         "held_buffers": len(HELD),
@@ -278,6 +345,8 @@ def test_the_command_adds_up_what_is_held(looks: Looks, out: Path) -> None:
         "held_unsized": 0,
         "kernel_only_buffers": count,
         "kernel_only_bytes": size,
+        "in_flight_buffers": 1,
+        "in_flight_bytes": KERNEL_ONLY["in flight"],
     }
 
 

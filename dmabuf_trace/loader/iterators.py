@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BPF iterators: the kernel walks its buffers, fds and VMAs itself, and hands out records.
+"""BPF iterators: the kernel walks its buffers, fds, VMAs and queues itself, and hands out records.
 
 Which of them there are is asked of the kernel's BTF, whose texts name the target of each, and then
 by loading. Must not know what a record means.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from typing import Final, Self
 
 import numpy as np
@@ -24,10 +25,14 @@ TARGETS: Final = {
     "live_buffers": ("bpf_iter_dmabuf", schema.FOUND_DTYPE),
     "held_fds": ("bpf_iter_task_file", schema.HELD_DTYPE),
     "held_vmas": ("bpf_iter_task_vma", schema.HELD_DTYPE),
+    "queued_fds": ("bpf_iter_task_file", schema.QUEUED_DTYPE),
 }
 """Program, the kernel function that stands for its target, and its records."""
 
 NEEDED: Final = ("held_fds", "held_vmas")
+OPTIONAL: Final = frozenset({"queued_fds"})
+"""Programs that an older kernel may refuse (bpf_loop: 5.17): the others are loaded without them."""
+
 READ_BYTES: Final = 1 << 18
 
 
@@ -49,11 +54,17 @@ class Iterators:
         self._links: dict[str, int] = {}
         self._object = 0
         self.tables: dict[int, int] = {}
+        self.without_queues = ""
         there = _there()
         if missing := [name for name in NEEDED if name not in there]:
             targets = ", ".join(TARGETS[name][0].removeprefix("bpf_iter_") for name in missing)
             raise UntraceableError(f"this kernel has no BPF iterator {targets}")
-        self._object = self._load(there)
+        try:
+            self._object = self._load(there)
+        except UntraceableError as error:
+            self.without_queues = str(error)
+            there -= OPTIONAL
+            self._object = self._load(there)
         try:
             for name in there:
                 self._links[name] = self._attach(name)
@@ -107,6 +118,16 @@ class Iterators:
         tables, counts = np.unique(fds["table"], return_counts=True)
         self.tables = dict(zip(tables.tolist(), counts.tolist(), strict=True))
         return found
+
+    def queued(self) -> NDArray[np.void] | None:
+        """Every fd of a buffer in a socket's queue; :data:`schema.QUEUED_DTYPE`. None: can't tell.
+
+        Those of sockets that a process has open, whatever network namespace they are in.
+        """
+        if not self.without_queues:
+            with suppress(UntraceableError):
+                return self._read("queued_fds")
+        return None
 
     def _read(self, name: str) -> NDArray[np.void]:
         fd = self._lib.bpf_iter_create(self._lib.bpf_link__fd(self._links[name]))

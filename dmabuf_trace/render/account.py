@@ -45,13 +45,15 @@ def _totals(account: Account) -> Iterator[Part]:
         f"  held by processes  {bytes_text(account.held_bytes)} "
         f"in {count_text(account.held, 'buffer')}{unsized}"
     )
-    if account.kernel_only is None or account.kernel_only_bytes is None:
-        yield line(f"  kernel only        {NOT_OBSERVED}: {_why(account)}", "yellow")
-        return
-    yield line(
-        f"  kernel only        {bytes_text(account.kernel_only_bytes)} "
-        f"in {count_text(account.kernel_only, 'buffer')}"
-    )
+    yield _total("kernel only", account.kernel_only_bytes, account.kernel_only, _why(account))
+    unseen = "sockets could not be looked into"
+    yield _total("  in sockets", account.in_flight_bytes, account.in_flight, unseen)
+
+
+def _total(what: str, size: int | None, count: int | None, why: str) -> Part:
+    if size is None or count is None:
+        return line(f"  {what:<18} {NOT_OBSERVED}: {why}", "yellow")
+    return line(f"  {what:<18} {bytes_text(size)} in {count_text(count, 'buffer')}")
 
 
 def _why(account: Account) -> str:

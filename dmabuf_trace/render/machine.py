@@ -122,6 +122,8 @@ def account_json(account: Account) -> str:
             "held_unsized": account.unsized,
             "kernel_only_buffers": account.kernel_only,
             "kernel_only_bytes": account.kernel_only_bytes,
+            "in_flight_buffers": account.in_flight,
+            "in_flight_bytes": account.in_flight_bytes,
         },
         "processes": [
             {

@@ -110,8 +110,16 @@ def _process(holder: Row) -> str:
     return f"{holder['comm']}-{holder['pid']}"
 
 
+def _sent(holder: Row) -> str:
+    if holder["sender_pid"] is None:
+        return ""
+    pid, comm = holder["sender_pid"], holder["sender_comm"]
+    return f", sent by {comm}-{pid}" if comm else f", sent by pid {pid}"
+
+
 def holder_text(holder: Row) -> str:
-    """``app-100 fd 3,4``, ``app-100 VMA 4 KiB``, ``device vivid-000 mapped``."""
+    """``app-100 fd 3,4``, ``app-100 VMA 4 KiB``, ``device vivid-000 mapped``, ``queue of socket 9
+    (app-100), sent by cam-200``."""
     match holder["kind"]:
         case "fd":
             fds = holder["fds"]
@@ -119,6 +127,8 @@ def holder_text(holder: Row) -> str:
             return f"{_process(holder)} fd {','.join(map(str, fds[:MAX_FDS]))}{more}"
         case "mapping":
             return f"{_process(holder)} VMA {bytes_text(holder['length_bytes'])}"
+        case "in-flight":
+            return f"queue of socket {holder['socket']} ({_process(holder)}){_sent(holder)}"
         case _:
             count = holder["mappings"]
             state = "attached" if not count else "mapped" if count == 1 else f"mapped {count} times"

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from dmabuf_trace import schema
 from dmabuf_trace.analysis import Result, records
+from dmabuf_trace.holders import UNSEEN_QUEUES
 from dmabuf_trace.render.line import what
 from dmabuf_trace.render.table import (
     Part,
@@ -155,9 +156,8 @@ def _ending(story: Story) -> Iterator[Part]:
         if not story.holders and story.shape == "unknown":
             yield Text("  not known: nobody looked at the processes after it was made")
         elif not story.holders:
-            yield Text(
-                "  nobody visible: a reference inside the kernel, or an fd under way in a socket"
-            )
+            socket = "" if story.queues else f", or {UNSEEN_QUEUES}"
+            yield Text(f"  nobody visible: a reference inside the kernel{socket}")
     for row in story.attachments:
         if row["outlived"]:
             yield line(

@@ -54,14 +54,51 @@ def test_a_device_that_never_detached(ask: Ask, maps: int) -> None:
     ]
 
 
-def test_a_buffer_that_nothing_visible_holds(ask: Ask) -> None:
-    k = Build()
+def test_an_fd_that_was_sent_and_not_received(ask: Ask) -> None:
+    k = Build(sees_queues=True)
+    k.send(k.export(fd=3), to=CAM, socket=9)
+    k.close(3)
+    received = k.export(fd=3)
+    k.send(received, to=CAM)
+    k.by(CAM).fd(received, 4)
+    k.by(Process(100, "app")).close(3)
+
+    result = ask("leaks", k)
+
+    queue = {"kind": "in-flight", "pid": 200, "comm": "cam", "socket": 9}
+    assert rows(result, "leaks", "shape", "holders")[0] == (
+        "in-flight",
+        [{**queue, "sender_pid": 100, "sender_comm": "app"}],
+    )
+    assert rows(result, "shapes", "shape", "buffers") == [("fd", 1), ("in-flight", 1)]
+    assert result.answer.notes == ()
+
+
+def test_an_attachment_outranks_a_socket(ask: Ask) -> None:
+    k = Build(sees_queues=True)
+    buffer = k.export(fd=3)
+    k.attach(buffer, "gpu")
+    k.send(buffer, to=CAM)
+    k.close(3)
+
+    assert rows(ask("leaks", k), "leaks", "shape") == [("attachment",)]
+
+
+@pytest.mark.parametrize("sees_queues", [True, False])
+def test_a_buffer_that_nothing_visible_holds(ask: Ask, sees_queues: bool) -> None:
+    k = Build(sees_queues=sees_queues)
     attachment = k.attach(k.export(fd=3))
     k.unmap(k.map(attachment))
     k.detach(attachment)
     k.close(3)
 
-    assert rows(ask("leaks", k), "leaks", "shape", "holders") == [("kernel", [])]
+    result = ask("leaks", k)
+
+    assert rows(result, "leaks", "shape", "holders") == [("kernel", [])]
+    unseen = (
+        "sockets were not looked into: what is called kernel may be an fd under way in a socket"
+    )
+    assert result.answer.notes == (() if sees_queues else (unseen,))
 
 
 def test_the_first_shape_wins_and_all_holders_are_listed(ask: Ask) -> None:
@@ -187,7 +224,7 @@ def test_what_was_left_behind_against_the_contract(ask: Ask) -> None:
 
 
 def test_processes_that_could_not_be_looked_into_are_told(ask: Ask) -> None:
-    k = Build(unreadable=1)
+    k = Build(unreadable=1, sees_queues=True)
     k.export()
 
     result = ask("leaks", k)
