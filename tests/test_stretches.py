@@ -83,32 +83,16 @@ def test_each_row_comes_up_once(busy: Path, events: int, monkeypatch: pytest.Mon
         pd.testing.assert_frame_equal(parts[name], table, obj=name)
 
 
-def test_what_is_there_is_settled_or_goes_on(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_stretches(monkeypatch, 5000)
-    ongoing: dict[str, set[int]] = {}
-
-    for each in trace.stretches(busy):
-        for name in ("buffers", "mappings", "fds"):
-            here, settled = set(each.present(name)["id"]), set(getattr(each, name)["id"])
-            assert ongoing.get(name, set()) <= here
-            ongoing[name] = set(each.going_on(name)["id"])
-            assert here == settled | ongoing[name]
-            assert not settled & ongoing[name]
-
-    assert ongoing == {"buffers": set(), "mappings": set(), "fds": set()}
-
-
-def test_events_of_some_kinds(busy: Path) -> None:
+def test_events_of_one_thread_on_one_buffer(busy: Path) -> None:
     whole = trace.open(busy)
     syncs = whole.events[whole.events["kind"].isin(["cpu_begin", "cpu_end"])]
     tid, inode = (syncs[name].iloc[0] for name in ("tid", "inode"))
     mine = syncs[(syncs["tid"] == tid) & (syncs["inode"] == inode)]
 
-    found = whole.events_of("cpu_begin", "cpu_end")
-    few = whole.events_of("cpu_begin", "cpu_end", tids=np.array([tid]), inodes=np.array([inode]))
+    found = whole.events_of("cpu_begin", "cpu_end", tids=np.array([tid]), inodes=np.array([inode]))
 
-    pd.testing.assert_frame_equal(found, syncs.reset_index(drop=True))
-    pd.testing.assert_frame_equal(few, mine.reset_index(drop=True))
+    assert 0 < len(mine) < len(syncs)
+    pd.testing.assert_frame_equal(found, mine.reset_index(drop=True))
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,6 +113,15 @@ def test_each_row_comes_up_once_whatever_the_events(events: NDArray[np.void], si
         pd.testing.assert_frame_equal(known, theirs, obj=name)
     for name in ("waits", "operations", "errors", "events"):
         assert len(parts[name]) == len(whole[name])
+
+
+def test_events_of_some_kinds(busy: Path) -> None:
+    whole = trace.open(busy)
+    wanted = whole.events[whole.events["kind"].isin(["export", "cpu_end"])]
+
+    assert 0 < len(wanted) < len(whole.events)
+    found = whole.events_of("cpu_end", "export")
+    pd.testing.assert_frame_equal(found, wanted.reset_index(drop=True))
 
 
 def test_parts_come_up_with_their_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

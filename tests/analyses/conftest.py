@@ -21,7 +21,8 @@ Ask = Callable[..., Result]
 def ask(tmp_path: Path) -> Ask:
     """Ask an analysis: ``ask("leaks", build, min_age="1s")``; ``cut`` leaves the end out.
 
-    One that folds is asked a second time, in up to forty stretches, and has to answer alike.
+    ``header`` changes that of the recording. One that folds is asked a second time, in up to forty
+    stretches, and has to answer alike.
     """
 
     def asked(
