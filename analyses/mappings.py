@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mappings that were held for long, still or by now given back.
 
-A static importer must give a mapping back in reasonably short time, or the exporter can't move
-the buffer. V4L2 (videobuf2) and, up to 6.12, DRM imports hold theirs for as long as they hold the
-buffer, by design.
+A static importer must give a mapping back in reasonably short time, or the exporter can't move the
+buffer: ``too long``. V4L2 (videobuf2) and, up to 6.12, DRM imports hold theirs for as long as they
+hold the buffer, ``by design``; the stack of the attach tells, else the driver. A ``dynamic``
+importer may hold one, as it is told of a move and has to unmap then (``contract`` judges that).
+``moves`` counts what it was told while it was held.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
 from dmabuf_trace.measure import joined
+from dmabuf_trace.rules.held import by_design
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ COLUMNS: Final = (
     Column("inode", "id", "buffer"),
     Column("age_ns", "duration", "held"),
     Column("state", "text", "state"),
+    Column("verdict", "text", "verdict"),
     Column("device", "text", "device"),
     Column("driver", "text", "driver", spare=True),
     Column("bus", "text", "bus", spare=True),
@@ -34,14 +38,28 @@ COLUMNS: Final = (
     Column("pid", "id", "pid"),
     Column("begin_ns", "time", "since", spare=True),
     Column("map_ns", "duration", "map took", spare=True),
+    Column("moves", "count", "moves", spare=True),
 )
+UNMOVABLE_COLUMNS: Final = (
+    Column("exporter", "text", "exporter"),
+    Column("verdict", "text", "verdict"),
+    Column("buffers", "count", "buffers"),
+    Column("size_bytes", "bytes", "size"),
+    Column("longest_ns", "duration", "longest"),
+)
+VERDICTS: Final = ("too long", "unknown", "by design", "dynamic")
+"""The importer of ``unknown`` was not seen to attach."""
 
 
 @dataclass(frozen=True)
 class Folded:
-    """Mappings that were held for long, and how many can't be judged."""
+    """Mappings that were held for long, and how many can't be judged.
+
+    ``told``: of those that go on, by id, the moves so far.
+    """
 
     held: pd.DataFrame | None = None
+    told: pd.DataFrame | None = None
     orphans: int = 0
     lost: int = 0
 
@@ -55,23 +73,64 @@ def fold(view: View, before: Folded | None, *, min_age: int, device: str, export
         held = held[held["device"] == device]
     if exporter:
         held = held[held["exporter"] == exporter]
+    of = view.present("attachments").set_index("id")
+    stacks = of["stack"].reindex(held["attachment_id"]).set_axis(held.index)
+    told = _told(view, before.told, held)
+    held = held.assign(stack=stacks, moves=held["id"].map(told).fillna(0))
+    going_on = _told(view, before.told, view.going_on("mappings")) if len(view.moves) else None
     return Folded(
         joined(before.held, held),
+        before.told if going_on is None else going_on.rename("moves").reset_index(),
         before.orphans + int(mappings["begin"].isna().sum()),
         before.lost + int(mappings["end_lost"].sum()),
     )
 
 
+def _told(view: View, before: pd.DataFrame | None, mappings: pd.DataFrame) -> pd.Series[int]:
+    """By id, how many moves there were up to here in the life of mappings; those with some."""
+
+    moves = view.moves[["buffer_id", "ts"]].dropna()
+    lives = mappings[["id", "buffer_id", "begin", "end"]].merge(moves, on="buffer_id")
+    lives = lives[(lives["begin"] <= lives["ts"]) & ~(lives["end"] < lives["ts"]).fillna(False)]
+    counts = lives.groupby("id").size()
+    if before is None:
+        return counts
+    known = before[before["id"].isin(mappings["id"])].set_index("id")["moves"]
+    found: pd.Series[int] = counts.add(known, fill_value=0).astype("int64")
+    return found
+
+
 def run(view: View, found: Folded, *, min_age: int, **_: str) -> Answer:
     """See the module's description."""
-    held = joined(found.held).sort_values(["age_ns", "id"], ascending=[False, True])
+    held = joined(found.held)
     state = held["open"].map({True: "mapped", False: "unmapped"})
-    state = state.mask(held["outlived"], "left behind")
-    held = held.assign(begin_ns=held["begin"] - view.start, state=state)
+    static = (held["importer"] == "static").fillna(False)
+    verdict = held["importer"].mask(static, "too long").fillna("unknown")
+    verdict = verdict.mask(static & by_design(view, held), "by design")
+    held = held.assign(
+        begin_ns=held["begin"] - view.start,
+        state=state.mask(held["outlived"], "left behind"),
+        verdict=verdict,
+        rank=verdict.map(VERDICTS.index),
+    ).sort_values(["rank", "age_ns", "id"], ascending=[True, False, True])
     title = f"Mappings held for {duration_text(min_age)} or longer"
-    table = Table("mappings", title, COLUMNS, pick(COLUMNS, held), "none")
-    inodes = tuple(held["inode"].dropna().unique().tolist())
-    return Answer((table,), tuple(_notes(found)), inodes)
+    unmovable = "What exporters could not move meanwhile"
+    tables = (
+        Table("mappings", title, COLUMNS, pick(COLUMNS, held), "none"),
+        Table("unmovable", unmovable, UNMOVABLE_COLUMNS, _unmovable(held)),
+    )
+    return Answer(tables, tuple(_notes(found)), tuple(held["inode"].dropna().unique().tolist()))
+
+
+def _unmovable(held: pd.DataFrame) -> pd.DataFrame:
+    """Buffers that static importers had mapped for long, each once."""
+    static = held[held["verdict"].isin(["too long", "by design"])]
+    keys = ["exporter", "verdict"]
+    buffers = static.drop_duplicates([*keys, "buffer_id"]).groupby(keys, dropna=False)
+    rows = buffers.agg(buffers=("buffer_id", "size"), size_bytes=("size_bytes", "sum"))
+    longest = static.groupby(keys, dropna=False)["age_ns"].max()
+    rows = rows.assign(longest_ns=longest).sort_values("size_bytes", ascending=False, kind="stable")
+    return pick(UNMOVABLE_COLUMNS, rows.reset_index())
 
 
 def _notes(found: Folded) -> Iterator[str]:
@@ -87,7 +146,7 @@ def _notes(found: Folded) -> Iterator[str]:
 ANALYSIS = Analysis(
     name="mappings",
     question="Which mappings are held for long, by which device?",
-    needs=("mappings",),
+    needs=("attachments", "mappings", "moves"),
     relies_on=("map", "unmap", "attach", "detach"),
     run=run,
     fold=fold,

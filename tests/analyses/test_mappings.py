@@ -74,3 +74,44 @@ def test_of_one_device_and_one_exporter(ask: Ask) -> None:
     result = ask("mappings", k, min_age="1s", device="isp", exporter="vgem")
 
     assert rows(result, "mappings", "inode", "device", "exporter") == [(44, "isp", "vgem")]
+
+
+def test_importers_are_judged_apart(ask: Ask) -> None:
+    k = Build()
+    camera, shared = k.export(size=8 * KIB, exporter="drm"), k.export(exporter="udmabuf")
+    npu = k.attach(camera, "npu", driver="rocket")
+    queue = k.attach(camera, "isp", driver="rkisp1", stack=("vb2_dc_attach_dmabuf+0x1c",))
+    gpu = k.attach(shared, "gpu", driver="amdgpu", dynamic=True)
+    k.move(shared)
+    k.wait(MS)
+    held = [k.map(each) for each in (npu, queue, gpu)]
+    k.wait(MS)
+    k.move(shared)
+    k.wait(S)
+    k.move(shared)
+    k.unmap(held[2])
+    k.wait(MS)
+    k.move(shared)
+    k.unmap(held[0])
+
+    result = ask("mappings", k)
+
+    assert rows(result, "mappings", "device", "state", "verdict", "moves") == [
+        ("npu", "unmapped", "too long", 0),
+        ("isp", "mapped", "by design", 0),
+        ("gpu", "unmapped", "dynamic", 2),
+    ]
+    columns = ("exporter", "verdict", "buffers", "size_bytes", "longest_ns")
+    assert rows(result, "unmovable", *columns) == [
+        ("drm", "by design", 1, 8 * KIB, S + 2 * MS),
+        ("drm", "too long", 1, 8 * KIB, S + 2 * MS),
+    ]
+    assert rows(ask("mappings", k, min_age="2s"), "unmovable", "exporter") == []
+
+
+def test_an_importer_that_was_not_seen_to_attach_is_not_judged(ask: Ask) -> None:
+    k = Build()
+    k.event("map", buffer=k.export().inode, object=0x9000, value=0xA000)
+    k.wait(S)
+
+    assert rows(ask("mappings", k), "mappings", "verdict") == [("unknown",)]
