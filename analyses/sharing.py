@@ -14,17 +14,22 @@ the end are alive (of an exporter), held by fd or VMA (of a process), or attache
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick, records
+from dmabuf_trace.measure import added, joined
+from dmabuf_trace.processes import PIDS, Births
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Ints = NDArray[np.int64]
 Row = dict[str, Any]
 
 _SIZES: Final = (
@@ -70,152 +75,237 @@ ORIGINS: Final = {"installed": "install", "dup2": "dup2", "forked": "fork"}
 HELD: Final = ["fds_held", "vmas_held"]
 COUNTS: Final = [*OBSERVED_BY, *HELD]
 
-PIDS: Final = 1 << 32
-"""More than there can be."""
-
 UNSEEN: Final = "(export not seen)"
 
+_DEVICE: Final = ["device", "driver", "bus"]
+_MAKERS: Final = ["exporter", "from_process"]
+_SUMS: Final = dict.fromkeys(("buffers", "size_bytes", "open"), "sum")
+KEY: Final = 2 * PIDS
+"""More than there are processes."""
 
-def run(view: View, *, exporter: str) -> Answer:
+
+@dataclass(frozen=True)
+class Folded:
+    """Sums of the buffers that are over, and what there was so far of those that are not.
+
+    ``buffers`` are settled, but something of them is still open. ``uses`` counts what a process did
+    with a buffer, ``attached`` the attachments of a device to one: a ``key`` is the buffer's id
+    times :data:`KEY`, and the process or the device's number in ``numbers``.
+    """
+
+    made: pd.DataFrame | None = None
+    processes: pd.DataFrame | None = None
+    devices: pd.DataFrame | None = None
+    buffers: pd.DataFrame | None = None
+    uses: pd.DataFrame | None = None
+    attached: pd.DataFrame | None = None
+    numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
+    births: Births = field(default_factory=Births)
+    names: pd.DataFrame | None = None
+    strays: int = 0
+
+
+def fold(view: View, before: Folded | None, **_: str) -> Folded:
+    """Add up what is over."""
+    before = before or Folded()
+    births = before.births.and_of(view.events_of("fork"))
+    who = _processes_of(view, births)
+    fresh = view.buffers[["id", "exporter", "size_bytes", "open"]]
+    fresh = fresh.assign(
+        size_bytes=fresh["size_bytes"].fillna(0), buffers=1, from_process=who["buffers"]
+    )
+    buffers = joined(before.buffers, fresh)
+    is_over = ~buffers["id"].isin(view.unsettled)
+    over = buffers[is_over]
+    over = over.assign(group=over.groupby(_MAKERS, dropna=False).ngroup())
+    by_process, uses = _settled(over, _uses(view, who, before.uses), HELD)
+    numbers, attached = _attached(view, before)
+    by_device, attached = _settled(over, attached, ["attached"])
+    devices = np.array([*numbers, ("",) * 3], object)[by_device["other"]]
+    for name, texts in zip(_DEVICE, devices.T, strict=True):
+        by_device[name] = texts
+    counts = dict.fromkeys(COUNTS, "sum")
+    of_device = ["exporter", *_DEVICE]
+    return Folded(
+        added(before.made, over, _MAKERS, **_SUMS),
+        added(before.processes, by_process, [*_MAKERS, "other"], **_SUMS, **counts),
+        added(before.devices, by_device, of_device, **_SUMS, attachments="sum"),
+        buffers[~is_over],
+        uses,
+        attached,
+        numbers,
+        births,
+        _names(view, who, before.names),
+        before.strays + int(view.attachments["buffer_id"].isna().sum()),
+    )
+
+
+def _ints(column: pd.Series[int]) -> Ints:
+    """Integers, gaps as -1."""
+    numbers: Ints = np.asarray(column.to_numpy(np.int64, na_value=-1))
+    return numbers
+
+
+def _processes_of(view: View, births: Births) -> dict[str, Ints]:
+    """The process of each row of these tables, -1 where it is not known."""
+    fds = view.fds
+    columns = {
+        "buffers": (view.buffers["pid"], view.buffers["begin"]),
+        "fds": (fds["pid"].fillna(fds["closed_by"]), fds["begin"].fillna(fds["end"])),
+        "vmas": (view.vmas["pid"], view.vmas["begin"]),
+        "holders": (view.holders["pid"], view.holders["ts"]),
+    }
+    return {
+        name: births.processes(_ints(pids), _ints(times)) for name, (pids, times) in columns.items()
+    }
+
+
+def _keys(ids: pd.Series[int], others: Ints) -> Ints:
+    """See :class:`Folded`; -1 where one of the two is not known."""
+    of = _ints(ids)
+    keys: Ints = np.where((of < 0) | (others < 0), -1, of * KEY + others)
+    return keys
+
+
+def _counted(
+    before: pd.DataFrame | None, columns: list[str], found: Sequence[tuple[str, Ints]]
+) -> pd.DataFrame:
+    """How often each key was found, by column; what has none ("") is there without a count."""
+    import pandas as pd
+
+    parts = [(name, keys[keys >= 0]) for name, keys in found]
+    ahead = pd.DataFrame(columns=["key", *columns], dtype="int64") if before is None else before
+    codes, keys = pd.factorize(np.concatenate([ahead["key"], *(keys for _, keys in parts)]))
+    counts = np.zeros((len(columns), len(keys)), np.int64)
+    counts[:, : len(ahead)] = ahead[columns].to_numpy().T  # their keys are distinct
+    done = len(ahead)
+    for name, mine in parts:
+        if name:
+            of = codes[done : done + len(mine)]
+            counts[columns.index(name)] += np.bincount(of, minlength=len(keys))
+        done += len(mine)
+    return pd.DataFrame({"key": keys, **dict(zip(columns, counts, strict=True))})
+
+
+def _settled(
+    over: pd.DataFrame, rows: pd.DataFrame, held: list[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Sums of the rows of buffers that are over, by their makers and ``other``; all other rows."""
+    import pandas as pd
+
+    at = pd.Index(over["id"]).get_indexer(pd.Index(rows["key"] // KEY))
+    is_over = at >= 0
+    mine, at = rows[is_over], at[is_over]
+    key = over["group"].to_numpy()[at] * KEY + mine["key"].to_numpy() % KEY
+    size, is_held = over["size_bytes"].to_numpy(np.int64)[at], mine[held].any(axis="columns")
+    each = mine.assign(key=key, buffers=1, size_bytes=size, open=is_held.astype("int64"))
+    sums = each.groupby("key").sum().reset_index()
+    makers = over.drop_duplicates("group").set_index("group")[_MAKERS]
+    found = sums.assign(other=sums["key"] % KEY).join(makers, on=sums.pop("key") // KEY)
+    return found, rows[~is_over]
+
+
+def _uses(view: View, who: dict[str, Ints], before: pd.DataFrame | None) -> pd.DataFrame:
+    """What each process did with each buffer that is not over."""
+    fds, held = view.fds, view.holders
+    by_fd, by_look = (_keys(getattr(view, of)["buffer_id"], who[of]) for of in ("fds", "holders"))
+    at_end, is_vma = ((held["when"] == "end").to_numpy(), held["fd"].isna().to_numpy())
+    found = [
+        ("", _keys(view.buffers["id"], who["buffers"])),
+        ("", by_fd[fds["origin"].isna()]),
+        *((name, by_fd[(fds["origin"] == how).fillna(False)]) for name, how in ORIGINS.items()),
+        ("mmaps", _keys(view.vmas["buffer_id"], who["vmas"])),
+        ("", by_look[~at_end]),
+        ("fds_held", by_look[at_end & ~is_vma]),
+        ("vmas_held", by_look[at_end & is_vma]),
+    ]
+    return _counted(before, COUNTS, found)
+
+
+def _attached(view: View, before: Folded) -> tuple[dict[tuple[str, ...], int], pd.DataFrame]:
+    """The numbers of devices, and the attachments of each to each buffer that is not over."""
+    rows = view.attachments
+    groups = rows.groupby(_DEVICE, sort=False)
+    numbers = dict(before.numbers)
+    devices = list(groups[_DEVICE].head(1).itertuples(index=False, name=None))
+    for device in devices:
+        numbers.setdefault(device, len(numbers))
+    of = np.array([numbers[device] for device in devices], np.int64)[groups.ngroup()]
+    keys = _keys(rows["buffer_id"], of)
+    found = [("attachments", keys), ("attached", keys[rows["open"]])]
+    return numbers, _counted(before.attached, ["attachments", "attached"], found)
+
+
+def _names(view: View, who: dict[str, Ints], before: pd.DataFrame | None) -> pd.DataFrame:
+    """Names by process: of a look, else of its own thread, else of another; of these the last."""
+    held = view.holders
+    parts = [_last(held["comm"], who["holders"], _ints(held["ts"]), 0)]
+    for name in ("fds", "vmas", "buffers"):
+        table: pd.DataFrame = getattr(view, name)
+        pid, begin = _ints(table["pid"]), _ints(table["begin"])
+        is_own = pid == _ints(table["tid"])
+        for rank, is_mine in ((1, is_own), (2, ~is_own)):
+            mine = np.where(is_mine & (pid >= 0), who[name], -1)
+            parts.append(_last(table["comm"], mine, begin, rank))
+    found = joined(before, *parts)
+    found = found.sort_values(["rank", "ts", "comm"], ascending=[True, False, True])
+    return found.drop_duplicates("process")
+
+
+def _last(comm: pd.Series[str], processes: Ints, ts: Ints, rank: int) -> pd.DataFrame:
+    """The last name of each process."""
+    import pandas as pd
+
+    codes, distinct = pd.factorize(processes)
+    latest = np.full(len(distinct), -1)
+    np.maximum.at(latest, codes, ts)
+    rows = np.flatnonzero((ts == latest[codes]) & (processes >= 0))
+    found = {"process": processes[rows], "rank": rank, "ts": ts[rows], "comm": comm.array[rows]}
+    return pd.DataFrame(found).drop_duplicates()
+
+
+def run(view: View, folded: Folded, *, exporter: str) -> Answer:
     """See the module's description."""
-    buffers = view.buffers.set_index("id")[["exporter", "size_bytes", "open", "pid", "begin"]]
-    buffers["from_process"] = _process(view, buffers["pid"], buffers.pop("begin"))
-    buffers = buffers.rename(columns={"pid": "from_pid"})
-    if exporter:
-        buffers = buffers[buffers["exporter"] == exporter]
-    processes = _processes(view, buffers)
-    devices = _devices(view, buffers)
-    tree = frame(TREE_COLUMNS, list(_tree(buffers, processes, devices)))
+    parts = (joined(each) for each in (folded.made, folded.processes, folded.devices))
+    made, processes, devices = (
+        part[part["exporter"] == exporter] if exporter else part for part in parts
+    )
+    processes = _processes(view, processes, folded)
+    tree = frame(TREE_COLUMNS, list(_tree(made, processes, devices)))
     tables = (
         Table("tree", "Who has whose buffers", TREE_COLUMNS, tree, "none"),
         Table("processes", "Processes", PROCESS_COLUMNS, pick(PROCESS_COLUMNS, processes)),
         Table("devices", "Devices", DEVICE_COLUMNS, pick(DEVICE_COLUMNS, devices)),
     )
-    return Answer(tables, tuple(_notes(view)))
+    return Answer(tables, tuple(_notes(view, folded.strays)))
 
 
-def _sums(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Buffers, their bytes, and how many are open: a row of ``rows`` is one buffer of a group."""
-    groups = rows.groupby(by, dropna=False)
-    return groups.agg(
-        buffers=("open", "size"), size_bytes=("size_bytes", "sum"), open=("open", "sum")
-    )
-
-
-def _process(view: View, pids: pd.Series[int], times: pd.Series[int]) -> pd.Series[int]:
-    """A number for each process that had a pid at a time: the pid, and above it how often forks
-    had made a process of that pid by then. NA without a pid."""
-    import pandas as pd
-
-    forked = view.fds.loc[view.fds["origin"] == "fork", ["pid", "begin"]]
-    births = forked.drop_duplicates().astype("int64").sort_values("begin")
-    births["life"] = births.groupby("pid").cumcount() + 1
-    asked = pd.DataFrame({"pid": pids, "begin": times, "row": np.arange(len(pids))})
-    known = asked[asked.notna().all(axis=1)].astype("int64").sort_values("begin")
-    found = pd.merge_asof(known, births, on="begin", by="pid").set_index("row")
-    process = found["pid"] + found["life"].fillna(0).astype("int64") * PIDS
-    numbered: pd.Series[int] = (
-        process.reindex(range(len(pids))).astype("Int64").set_axis(pids.index)
-    )
-    return numbered
-
-
-def _uses(view: View) -> pd.DataFrame:
-    """What each process did with each buffer: counts, by ``buffer_id`` and ``process``."""
-    import pandas as pd
-
-    fds, held = view.fds, view.holders
-    at_end = held["when"] == "end"
-
-    def did(
-        ids: pd.Series[int], pid: pd.Series[int], at: pd.Series[int], **counts: pd.Series[bool]
-    ) -> pd.DataFrame:
-        process = _process(view, pid, at)
-        uses = {"buffer_id": ids, "process": process, **dict.fromkeys(COUNTS, 0), **counts}
-        return pd.DataFrame(uses)[ids.notna() & process.notna()].astype("int64")
-
-    origin = {name: (fds["origin"] == how).fillna(False) for name, how in ORIGINS.items()}
-    is_vma = held["fd"].isna()
-    uses = pd.concat(
-        [
-            did(view.buffers["id"], view.buffers["pid"], view.buffers["begin"]),
-            did(
-                fds["buffer_id"],
-                fds["pid"].fillna(fds["closed_by"]),
-                fds["begin"].fillna(fds["end"]),
-                **origin,
-            ),
-            did(
-                view.vmas["buffer_id"],
-                view.vmas["pid"],
-                view.vmas["begin"],
-                mmaps=view.vmas["begin"].notna(),
-            ),
-            did(
-                held["buffer_id"],
-                held["pid"],
-                held["ts"],
-                fds_held=at_end & ~is_vma,
-                vmas_held=at_end & is_vma,
-            ),
-        ]
-    )
-    return uses.groupby(["buffer_id", "process"]).sum().reset_index()
-
-
-def _names(view: View) -> pd.Series[str]:
-    """Names by process, of all that it had the last one."""
-    import pandas as pd
-
-    tables = (view.fds, view.vmas, view.buffers)
-    threads = pd.concat([table[["pid", "tid", "comm", "begin"]] for table in tables])
-    threads = threads[threads["pid"].notna()].sort_values("begin", ascending=False)
-    own = threads["tid"] == threads["pid"]
-    looks = view.holders[["pid", "comm", "ts"]][::-1].rename(columns={"ts": "begin"})
-    found = pd.concat([looks, threads[own], threads[~own]], ignore_index=True)
-    named = found.assign(process=_process(view, found["pid"], found["begin"]))
-    first = named.astype({"process": "int64"}).drop_duplicates("process")
-    return first.set_index("process")["comm"].astype("string")
-
-
-def _processes(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
+def _processes(view: View, sums: pd.DataFrame, folded: Folded) -> pd.DataFrame:
     """Exporting processes first, then those that got their buffers."""
     import pandas as pd
 
-    uses = _uses(view).join(buffers.drop(columns="open"), on="buffer_id", how="inner")
-    uses["open"] = uses[HELD].any(axis="columns")
-    key = ["exporter", "from_process", "process"]
-    sums = _sums(uses, key).join(uses.groupby(key, dropna=False)[COUNTS].sum())
-    rows = sums.reset_index().astype(dict.fromkeys([*COUNTS, "open"], "Int64"))
+    rows = sums.rename(columns={"other": "process"})
+    rows = rows.astype(dict.fromkeys([*COUNTS, "open"], "Int64"))
     for name, kinds in OBSERVED_BY.items():
         if not view.missing.keys().isdisjoint(kinds):
             rows[name] = pd.NA
     if view.looked_at is None:
         rows[[*HELD, "open"]] = pd.NA
-    names = _names(view)
+    names = joined(folded.names).set_index("process")["comm"]
     for whose in ("", "from_"):
         processes = rows[f"{whose}process"]
-        rows[f"{whose}comm"] = names.reindex(processes.fillna(0).astype("int64")).array
-        rows[f"{whose}pid"] = processes % PIDS
-    rows["got"] = (rows["process"] != rows["from_process"]).fillna(True)
+        rows[f"{whose}comm"] = names.reindex(processes).array
+        pids = pd.Series(folded.births.pids_of(_ints(processes)), rows.index, "Int64")
+        rows[f"{whose}pid"] = pids.mask(processes < 0)
+    rows["got"] = rows["process"] != rows["from_process"]
     order = ["exporter", "from_pid", "from_process", "got", "pid", "process"]
     return rows.sort_values(order)
 
 
-def _devices(view: View, buffers: pd.DataFrame) -> pd.DataFrame:
-    key = ["exporter", "device", "driver", "bus"]
-    columns = ["buffer_id", "device", "driver", "bus", "open"]
-    rows = view.attachments.loc[view.attachments["buffer_id"].notna(), columns]
-    known = rows.astype({"buffer_id": "int64"}).groupby(columns[:-1])["open"]
-    each = known.agg(["size", "any"]).set_axis(["attachments", "open"], axis="columns")
-    each = each.reset_index().join(buffers.drop(columns="open"), on="buffer_id", how="inner")
-    return _sums(each, key).join(each.groupby(key)["attachments"].sum()).reset_index()
-
-
-def _tree(buffers: pd.DataFrame, processes: pd.DataFrame, devices: pd.DataFrame) -> Iterator[Row]:
+def _tree(made: pd.DataFrame, processes: pd.DataFrame, devices: pd.DataFrame) -> Iterator[Row]:
     """Each exporter, whose processes exported its buffers, who got those, its devices."""
-    unseen = _sums(buffers[buffers["from_pid"].isna()], ["exporter"]).reset_index()
-    for total in records(_sums(buffers, ["exporter"]).reset_index()):
+    unseen = made[made["from_process"] < 0]
+    for total in records(added(None, made, ["exporter"], **_SUMS)):
         exporter = total["exporter"]
         yield {**total, "who": exporter, "role": "exporter"}
         mine = processes[processes["exporter"] == exporter]
@@ -233,7 +323,7 @@ def _branch(processes: pd.DataFrame) -> Iterator[Row]:
         yield {**row, "who": f"{indent}{row['comm'] or 'pid'}-{row['pid']}", "role": role}
 
 
-def _notes(view: View) -> Iterator[str]:
+def _notes(view: View, strays: int) -> Iterator[str]:
     if view.looked_at is None:
         yield "the processes were not looked into at the end: what they hold now is not known"
     elif view.unreadable:
@@ -244,15 +334,16 @@ def _notes(view: View) -> Iterator[str]:
         if kind in view.missing:
             reason = view.missing[kind] or "no reason given"
             yield f"{kind} was not observed ({reason}): processes may have got buffers unseen"
-    if strays := int(view.attachments["buffer_id"].isna().sum()):
+    if strays:
         yield f"{count_text(strays, 'attachment')} of unknown buffers: left out"
 
 
 ANALYSIS = Analysis(
     name="sharing",
     question="Who passed what to whom?",
-    needs=("buffers", "attachments", "fds", "vmas", "holders"),
+    needs=("buffers", "attachments", "fds", "vmas", "holders", "events"),
     relies_on=("export", "fd_install", "fork", "mmap", "attach", "detach"),
     run=run,
+    fold=fold,
     params=(Param("exporter", "text", "", "only buffers of this exporter"),),
 )

@@ -218,6 +218,11 @@ class View:
             raise AttributeError(f"the analysis does not declare that it needs {name!r}")
 
     @property
+    def unsettled(self) -> NDArray[Any]:
+        """Ids of the buffers of which more may follow in later stretches, but parts of calls."""
+        return self._trace.stretch.unsettled()
+
+    @property
     def is_last(self) -> bool:
         """Whether no stretch follows."""
         return self._trace.stretch.is_last

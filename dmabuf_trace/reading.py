@@ -68,6 +68,17 @@ class Stretch:
     until: int
     is_last: bool = True
 
+    def unsettled(self) -> Array:
+        """Ids of the buffers that are open, or of which something is: more of them may follow."""
+        if self.is_last:
+            return np.zeros(0, np.int64)
+        return np.concatenate(
+            [
+                rows["id" if name == "buffers" else "buffer_id"][rows["flags"] & Flag.OPEN != 0]
+                for name, rows in self.present.lives()
+            ]
+        )
+
     def window(self, start: int, end: int) -> Stretch:
         """What lived or happened from ``start`` until ahead of ``end``."""
         inside = (self.raw["ts"] >= start) & (self.raw["ts"] < end)

@@ -45,7 +45,7 @@ LAYERS: Final = (
     ("lives", "moments"),
     ("trace",),
     ("analysis",),
-    ("holders", "measure"),
+    ("holders", "measure", "processes"),
     ("levels", "overlaps"),
     ("latency", "rules"),
     ("analyses",),

@@ -8,7 +8,7 @@ from pathlib import Path
 from dmabuf_trace import trace
 from dmabuf_trace.analysis import registry
 from tests.analyses.conftest import Ask, rows
-from tests.build import APP, KIB, MIB, US, Build, Process, header
+from tests.build import APP, KIB, MIB, MS, US, Build, Process, header
 
 CAM, KID = Process(7, "cam"), Process(101, "kid")
 TREE = ("who", "role", "buffers", "size_bytes", "open")
@@ -67,6 +67,33 @@ def test_a_pid_that_comes_again_is_another_process(ask: Ask) -> None:
         ("    new-101", "got", 1, MIB),
         ("  old-101", "exported", 1, KIB),
         ("  new-101", "exported", 1, 2 * KIB),
+    ]
+
+
+def test_what_a_process_had_stays_its_own_when_its_pid_comes_again(ask: Ask) -> None:
+    k = Build()
+    k.export(fd=3)
+    lives = [Process(KID.pid, name) for name in ("first", "next", "last")]
+    exported = []
+    for nth, life in enumerate(lives):
+        k.wait(US)
+        if nth:
+            k.by(APP).fork(life)
+            k.wait(US)
+        k.by(life)
+        exported.append(k.export(size=KIB << nth, exporter="drm"))
+    for buffer in exported:
+        k.wait(US)
+        k.release(buffer)
+
+    columns = ("exporter", "from_comm", "comm", "pid", "size_bytes", "forked")
+    assert rows(ask("sharing", k, cut=True), "processes", *columns) == [
+        ("drm", "first", "first", 101, KIB, 0),
+        ("drm", "next", "next", 101, 2 * KIB, 0),
+        ("drm", "last", "last", 101, 4 * KIB, 0),
+        ("system", "app", "app", 100, 4 * KIB, 0),
+        ("system", "app", "next", 101, 4 * KIB, 1),
+        ("system", "app", "last", 101, 4 * KIB, 1),
     ]
 
 
@@ -166,3 +193,49 @@ def test_of_nothing_there_is_nothing_to_say(ask: Ask) -> None:
 
     assert [len(table.rows) for table in result.answer.tables] == [0, 0, 0]
     assert result.answer.notes == ()
+
+
+def test_what_comes_after_a_buffer_is_gone_is_still_its_own(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export(fd=3)
+    again = k.attach(buffer, "gpu")
+    k.wait(MS)
+    k.by(CAM).fd(buffer, 8)
+    k.wait(MS)
+    k.release(buffer)
+    k.wait(MS)
+    k.by(APP).export(size=MIB, fd=4)
+    k.wait(MS)
+    k.fork(KID)
+    k.wait(MS)
+    k.by(KID).export(fd=5)
+    k.wait(MS)
+    k.by(APP).detach(again)
+
+    result = ask("sharing", k)
+
+    assert rows(result, "processes", *EDGE, "forked") == [
+        ("system", "app", "app", 2, 0),
+        ("system", "app", "cam", 1, 0),
+        ("system", "app", "kid", 2, 2),
+        ("system", "kid", "kid", 1, 0),
+    ]
+    assert rows(result, "devices", "device", "attachments", "open") == [("gpu", 1, 0)]
+
+
+def test_a_process_goes_by_the_last_look_else_by_what_its_own_thread_last_was(ask: Ask) -> None:
+    k = Build()
+    k.event("fd_install", buffer=k.export().inode, object=5, value=6, detail=9, tid=101)
+    for name in ("first", "later"):
+        k.wait(MS)
+        k.by(Process(100, name)).export(fd=3)
+        k.by(Process(7, f"{name} cam")).export(fd=4)
+    k.wait(MS)
+    k.close(4)
+    k.by(Process(100, "later")).close(3)
+    k.by(Process(7, "looked at")).holding(k.export(), fd=5)
+    k.snapshot("during")
+    k.close(5)
+
+    found = rows(ask("sharing", k), "processes", "pid", "comm")
+    assert found == [(7, "looked at"), (100, "later")]
