@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick, records
+from dmabuf_trace.graph import Edge, Graph, Node
 from dmabuf_trace.measure import added, joined
 from dmabuf_trace.processes import PIDS, Births
-from dmabuf_trace.units import count_text
+from dmabuf_trace.units import bytes_text, count_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -320,7 +321,11 @@ def _tree(made: pd.DataFrame, processes: pd.DataFrame, devices: pd.DataFrame) ->
 def _branch(processes: pd.DataFrame) -> Iterator[Row]:
     for row in records(processes):
         indent, role = ("    ", "got") if row["got"] else ("  ", "exported")
-        yield {**row, "who": f"{indent}{row['comm'] or 'pid'}-{row['pid']}", "role": role}
+        yield {**row, "who": indent + _name(row["comm"], row["pid"]), "role": role}
+
+
+def _name(comm: str | None, pid: int) -> str:
+    return f"{comm or 'pid'}-{pid}"
 
 
 def _notes(view: View, strays: int) -> Iterator[str]:
@@ -338,6 +343,38 @@ def _notes(view: View, strays: int) -> Iterator[str]:
         yield f"{count_text(strays, 'attachment')} of unknown buffers: left out"
 
 
+def graph(answer: Answer) -> Graph:
+    """From each exporter to who exported its buffers and to devices, from those to who got them."""
+    tree, processes, devices = (records(table.rows) for table in answer.tables)
+    exporters = {
+        row["who"]: Node("exporter", (row["who"], _sizes(row)))
+        for row in tree
+        if row["role"] == "exporter"
+    }
+    edges = []
+    for row in processes:
+        process, source = _node(row["comm"], row["pid"]), exporters[row["exporter"]]
+        lines: tuple[str, ...] = (_sizes(row),)
+        if row["from_pid"] is None:
+            lines = (*lines, UNSEEN)
+        elif (maker := _node(row["from_comm"], row["from_pid"])) != process:
+            source, lines = maker, (row["exporter"], *lines)
+        edges.append(Edge(source, process, lines))
+    for row in devices:
+        names = (row[name] for name in _DEVICE)
+        device = Node("device", tuple(name for name in names if name))
+        edges.append(Edge(exporters[row["exporter"]], device, (_sizes(row),)))
+    return Graph(tuple(exporters.values()), tuple(edges))
+
+
+def _node(comm: str | None, pid: int) -> Node:
+    return Node("process", (_name(comm, pid),))
+
+
+def _sizes(row: Row) -> str:
+    return f"{count_text(row['buffers'], 'buffer')}, {bytes_text(row['size_bytes'])}"
+
+
 ANALYSIS = Analysis(
     name="sharing",
     question="Who passed what to whom?",
@@ -346,4 +383,5 @@ ANALYSIS = Analysis(
     run=run,
     fold=fold,
     params=(Param("exporter", "text", "", "only buffers of this exporter"),),
+    graph=graph,
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from dmabuf_trace.graph import Graph
     from dmabuf_trace.trace import Trace, Window
 
     Ints = NDArray[np.int64]
@@ -126,6 +127,8 @@ class Analysis:
     """Place in the report; 0: not part of it."""
     is_list: bool = False
     """It lists what the trace has, so what its ``fold`` returns does grow: of no report."""
+    graph: Callable[[Answer], Graph] | None = None
+    """The answer as a graph: an option ``--dot`` of the sub-command."""
 
     def __call__(self, trace: Trace, **texts: str) -> Result:
         """Ask a whole ``trace``; parameters are texts, as on the command line."""

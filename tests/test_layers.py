@@ -43,7 +43,7 @@ LAYERS: Final = (
     ("quality",),
     ("source",),
     ("lives", "moments"),
-    ("trace",),
+    ("trace", "graph"),
     ("analysis",),
     ("holders", "measure", "processes"),
     ("levels", "overlaps"),

@@ -117,12 +117,21 @@ def diff(
         _show(terminal.result_parts(result, TERMINAL_ROWS if sys.stdout.isatty() else None))
 
 
-def _ask(analysis: Analysis, file: Path, window: str, as_json: bool, texts: dict[str, str]) -> None:
-    from dmabuf_trace import report as made
-    from dmabuf_trace.render import machine, terminal
+AsDot = Annotated[bool, typer.Option("--dot", help="A graph in DOT, for Graphviz.")]
 
+
+def _ask(
+    analysis: Analysis, file: Path, window: str, *, as_json: bool, as_dot: bool, **texts: str
+) -> None:
+    from dmabuf_trace import report as made
+    from dmabuf_trace.render import dot, machine, terminal
+
+    if as_json and as_dot:
+        raise InputError("--json and --dot are two kinds of output", "choose one")
     last, (result,) = ask(file, [Asked(analysis, **texts)], _window(window))
-    if as_json:
+    if as_dot and analysis.graph:
+        print(dot.result_dot(result, analysis.graph(result.answer)))
+    elif as_json:
         print(machine.result_json(result, made.recording(last)))
     else:
         limit = TERMINAL_ROWS if sys.stdout.isatty() else None
@@ -132,8 +141,8 @@ def _ask(analysis: Analysis, file: Path, window: str, as_json: bool, texts: dict
 def _register(analysis: Analysis) -> None:
     """Make a sub-command of an analysis: its parameters become options."""
 
-    def command(file: Path, window: str, as_json: bool, **texts: str) -> None:
-        _ask(analysis, file, window, as_json, texts)
+    def command(file: Path, window: str, as_json: bool, as_dot: bool = False, **texts: str) -> None:
+        _ask(analysis, file, window, as_json=as_json, as_dot=as_dot, **texts)
 
     def parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -146,6 +155,8 @@ def _register(analysis: Analysis) -> None:
         parameters.append(parameter(param.name, Annotated[str, option], param.default))
     parameters.append(parameter("window", InWindow, ""))
     parameters.append(parameter("as_json", AsJson, False))
+    if analysis.graph:
+        parameters.append(parameter("as_dot", AsDot, False))
     signature = inspect.Signature(parameters)
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
