@@ -31,7 +31,7 @@ def strings(values: Array, known: Array | None = None) -> pd.Series[str]:
 
 def texts(keys: Array, text: Callable[[int], str]) -> pd.Series[str]:
     """The text of each id, looked up once per id."""
-    distinct, index = np.unique(keys, return_inverse=True)
+    index, distinct = pd.factorize(keys)
     return strings(np.array([text(key) for key in distinct.tolist()], object)[index])
 
 
@@ -39,6 +39,12 @@ def look_up(keys: Array, sorted_ids: Array, values: Array) -> Array:
     """``values`` at the row whose id is the key; zeros (or "") for a key that has none."""
     if not len(sorted_ids):
         return np.zeros(len(keys), values.dtype)
+    return np.append(values, np.zeros(1, values.dtype))[places(keys, sorted_ids)]
+
+
+def places(keys: Array, sorted_ids: Array) -> Array:
+    """The row whose id is the key; -1 for a key that has none."""
+    if not len(sorted_ids):
+        return np.full(len(keys), -1)
     index = np.minimum(np.searchsorted(sorted_ids, keys), len(sorted_ids) - 1)
-    found = sorted_ids[index] == keys
-    return np.where(found, values[index], np.zeros(1, values.dtype))
+    return np.where(sorted_ids[index] == keys, index, -1)

@@ -12,12 +12,13 @@ from dmabuf_trace import schema
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
 from dmabuf_trace.source import (
+    IMPORTERS,
     Array,
     Columns,
     Source,
     Structs,
     flags,
-    importers,
+    is_dynamic,
     peer_to_peer,
     stacks,
     truths,
@@ -90,7 +91,7 @@ def attachments(source: Source) -> pd.DataFrame:
             "id": rows["id"],
             **source.buffer(rows["buffer_id"]),
             **source.device(rows["device"]),
-            "importer": strings(importers(rows), begun),
+            "importer": strings(np.array(IMPORTERS, object)[is_dynamic(rows)], begun),
             "p2p": peer_to_peer(rows),
             **source.life(rows),
             **flags(rows, open=Flag.OPEN, end_lost=Flag.END_LOST),
@@ -108,14 +109,14 @@ def attachments(source: Source) -> pd.DataFrame:
 def _through(source: Source, rows: Structs) -> Columns:
     """What goes through an attachment: which, of which buffer, by which device."""
     of = source.stretch.known.attachments
-    how = look_up(rows["attachment_id"], of["id"], importers(of))
-    attach_seen = look_up(rows["attachment_id"], of["id"], of["begin"]) != 0
+    seen = np.where(of["begin"] != 0, 1 + is_dynamic(of), 0)
+    how = look_up(rows["attachment_id"], of["id"], seen)
     return {
         "attachment_id": rows["attachment_id"],
         **source.buffer(rows["buffer_id"]),
         "size_bytes": source.size(rows["buffer_id"]),
         **source.device(rows["device"]),
-        "importer": strings(how, attach_seen),
+        "importer": strings(np.array(["", *IMPORTERS], object)[how], how != 0),
     }
 
 

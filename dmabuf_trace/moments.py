@@ -54,7 +54,7 @@ def errors(source: Source) -> pd.DataFrame:
 
 def _error_names(numbers: Array) -> Array:
     """EBUSY for 16."""
-    distinct, index = np.unique(numbers, return_inverse=True)
+    index, distinct = pd.factorize(numbers)
     named = [error_name(number) for number in distinct.tolist()]
     return np.array(named, object)[index]
 

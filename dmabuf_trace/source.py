@@ -107,14 +107,13 @@ class Source:
     def device(self, keys: Array, known: Array | None = None) -> Columns:
         """A device by the id of its names."""
 
-        def part(name: str) -> pd.Series[str]:
-            def text(key: int) -> str:
-                return str(getattr(self.names.device(key), name))
-
-            found = texts(keys, text)
-            return found if known is None else found.where(known)
-
-        return {"device": part("name"), "driver": part("driver"), "bus": part("bus")}
+        index, distinct = pd.factorize(keys)
+        devices = [self.names.device(key) for key in distinct.tolist()]
+        return {
+            "device": strings(np.array([each.name for each in devices], object)[index], known),
+            "driver": strings(np.array([each.driver for each in devices], object)[index], known),
+            "bus": strings(np.array([each.bus for each in devices], object)[index], known),
+        }
 
     def observed(self, counts: Array, *kinds: str) -> pd.Series[int]:
         """Counts of events, where those were observed."""
@@ -124,7 +123,7 @@ class Source:
         """The calls that events at these positions are part of: kind, begin and device."""
         calls = self.stretch.calls[mine]
         has = calls != NONE
-        rows = self.raw[calls]
+        rows = self.raw.take(calls)
         attachments = np.where(has, self.rows.event_attachments[calls], 0)
         named = has & np.isin(rows["kind"], OF_DEVICES)
         return {
@@ -151,7 +150,7 @@ def stacks(rows: Structs) -> Columns:
 
 def kind_names(ids: Array) -> Array:
     """The names of event kinds."""
-    distinct, index = np.unique(ids, return_inverse=True)
+    index, distinct = pd.factorize(ids)
     known = [schema.KIND_NAMES.get(kind, f"kind {kind}") for kind in distinct.tolist()]
     return np.array(known, object)[index]
 
@@ -175,6 +174,10 @@ def peer_to_peer(rows: Structs) -> pd.Series[str]:
     return strings(answers.astype(object), (answers != "") & (rows["begin"] != 0))
 
 
-def importers(rows: Structs) -> Array:
-    """Of each attachment, whether its importer is static or dynamic."""
-    return np.where(rows["importer"] & schema.ATTACH_DYNAMIC, "dynamic", "static")
+IMPORTERS = ("static", "dynamic")
+
+
+def is_dynamic(rows: Structs) -> Array:
+    """Of each attachment, whether its importer is dynamic: 0 or 1."""
+    dynamic: Array = rows["importer"] & schema.ATTACH_DYNAMIC != 0
+    return dynamic.astype(np.int64)
