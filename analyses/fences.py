@@ -5,7 +5,8 @@ Times are those of all waits, however they ended: signalled, timed out, failed. 
 is over 100 % where several threads waited at once. Fences of one context signal in the order of
 their numbers: one that timed out is taken as signalled by a later wait for it, or for a higher
 number of its context, that succeeded. A process that exports sync_files and never closes them has
-as many of their fds in use as it made exports.
+as many of their fds in use as it made exports. What processes hold of sync_files is from the looks at
+both ends, and of all processes, whatever the filters.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
 from dmabuf_trace.measure import TIMES, added, joined, lengths, times
 
 if TYPE_CHECKING:
@@ -68,6 +69,13 @@ FILE_COLUMNS: Final = (
     Column("imports", "count", "imports"),
     Column("imports_failed", "count", "failed"),
     Column("fds_in_use", "count", "fds in use"),
+)
+HELD_COLUMNS: Final = (
+    Column("comm", "text", "process"),
+    Column("pid", "id", "pid"),
+    Column("at_start", "count", "at the start"),
+    Column("at_end", "count", "at the end"),
+    Column("grown", "count", "grown"),
 )
 _SYNC_FILES: Final = {
     "export_sync_file": ("exports", "exports_failed", "fds_in_use"),
@@ -143,6 +151,7 @@ def run(view: View, found: Folded, **_: str) -> Answer:
             files,
             view.empty(tuple(_SYNC_FILES), "none"),
         ),
+        _held(view),
     )
     notes = tuple(_notes(view, bool(len(unsignalled)), files))
     return Answer(tables, notes, tuple(unsignalled["inode"].dropna().unique().tolist()))
@@ -233,6 +242,31 @@ def _sync_files(view: View, found: Folded) -> pd.DataFrame:
         if kind in view.missing:
             rows[[*columns]] = pd.NA
     return pick(FILE_COLUMNS, rows.sort_values(["calls", "pid"], ascending=[False, True]))
+
+
+def _held(view: View) -> Table:
+    """Open sync_files of each process at both ends of the trace, who has more than before first."""
+    start, end = view.sync_files("start"), view.sync_files("end")
+    before, after = (
+        {(each.pid, each.comm): each.count for each in look or ()} for look in (start, end)
+    )
+    counts = [
+        (process, None if start is None else before.get(process, 0), after.get(process, 0))
+        for process in (before | after if end is not None else ())
+    ]
+    counts.sort(key=lambda row: ((row[1] or 0) - row[2], -row[2], row[0]))
+    rows = [
+        {
+            "pid": pid,
+            "comm": comm,
+            "at_start": at_start,
+            "at_end": at_end,
+            "grown": None if at_start is None else at_end - at_start,
+        }
+        for (pid, comm), at_start, at_end in counts
+    ]
+    empty = "none" if end is not None else "not looked up at the end"
+    return Table("held", "sync_files held", HELD_COLUMNS, frame(HELD_COLUMNS, rows), empty)
 
 
 def _notes(view: View, is_unsignalled: bool, files: pd.DataFrame) -> Iterator[str]:

@@ -56,6 +56,13 @@ struct found {
 };
 _Static_assert(sizeof(struct found) == 120, "no padding in found");
 
+struct sync_file_fd {
+	u32 pid;	/* process (tgid) that has it open */
+	u32 fd;	/* fd number */
+	char comm[16];	/* name of the process */
+};
+_Static_assert(sizeof(struct sync_file_fd) == 24, "no padding in sync_file_fd");
+
 struct queued {
 	u64 buffer;	/* inode number of the dma-buf; 0: the socket has more than are told */
 	u64 size;	/* bytes */

@@ -44,6 +44,7 @@ def header() -> str:
         _struct("name", schema.NAME_FIELDS, schema.NAME_DTYPE.itemsize),
         _struct("config", schema.CONFIG_FIELDS, schema.CONFIG_DTYPE.itemsize),
         _struct("found", schema.FOUND_FIELDS, schema.FOUND_DTYPE.itemsize),
+        _struct("sync_file_fd", schema.SYNC_FILE_FIELDS, schema.SYNC_FILE_DTYPE.itemsize),
         _struct("queued", schema.QUEUED_FIELDS, schema.QUEUED_DTYPE.itemsize),
         _struct("held", schema.HELD_FIELDS, schema.HELD_DTYPE.itemsize),
         "enum event_kind {",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from dmabuf_trace.blocks import SyncFiles
     from dmabuf_trace.graph import Graph
     from dmabuf_trace.trace import Trace, Window
 
@@ -274,6 +275,11 @@ class View:
         """Whether the queues of sockets were looked into at the end."""
         snapshot = self._trace.snapshots.get("end")
         return snapshot is not None and snapshot.queues
+
+    def sync_files(self, when: str) -> tuple[SyncFiles, ...] | None:
+        """Open sync_files of each process at the look ``start`` or ``end``; None: not counted."""
+        snapshot = self._trace.snapshots.get(when)
+        return snapshot.sync_files if snapshot else None
 
     @property
     def missing(self) -> dict[str, str]:

@@ -70,6 +70,15 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True)
+class SyncFiles:
+    """A process that has ``count`` fds of sync_files open."""
+
+    pid: int
+    comm: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class EventBlock:
     """Events in ring order; ``events`` has :data:`schema.EVENT_DTYPE`."""
 
@@ -99,6 +108,7 @@ class SnapshotBlock:
     "proc", and more where more was read; ``complete``: it lists *all* live buffers, so that one
     which is not in ``buffers`` is gone; else only those that a process holds. ``queues``: all that
     is in the queues of sockets is in ``holders``; else an fd in one may not have been seen.
+    ``sync_files`` is of all processes, whatever is watched; None: not counted.
     """
 
     when: str
@@ -109,6 +119,7 @@ class SnapshotBlock:
     source: str = "proc"
     complete: bool = False
     queues: bool = False
+    sync_files: tuple[SyncFiles, ...] | None = None
 
     def about(self, buffer: int) -> SnapshotBlock:
         """Of one buffer alone."""

@@ -40,13 +40,14 @@ from dmabuf_trace.blocks import (
     ProbedBlock,
     SnapshotBlock,
     StackBlock,
+    SyncFiles,
     UserStackBlock,
 )
 from dmabuf_trace.errors import InputError, OutputError
 from dmabuf_trace.framing import MAGIC, Cut
 from dmabuf_trace.gather import Gatherer, Piece
 
-_Row = TypeVar("_Row", Found, Holder, SnapshotBlock, Probed, UserStackBlock, EndBlock)
+_Row = TypeVar("_Row", Found, Holder, SyncFiles, SnapshotBlock, Probed, UserStackBlock, EndBlock)
 
 
 def _whole(value: object) -> bool:
@@ -392,6 +393,9 @@ class Reader:
                 values = self._decode_json(payload)
                 found = tuple(_row(Found, row) for row in values.pop("buffers"))
                 holders = tuple(_row(Holder, row) for row in values.pop("holders"))
+                counted = values.pop("sync_files", None)
+                if counted is not None:
+                    values["sync_files"] = tuple(_row(SyncFiles, row) for row in counted)
                 return _row(SnapshotBlock, {**values, "buffers": found, "holders": holders})
             case BlockKind.STACKS:
                 stacks = self._decode_json(payload)

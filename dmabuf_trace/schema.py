@@ -100,6 +100,13 @@ FOUND_FIELDS: Final = (
 )
 """A live buffer, as the dma-buf iterator gives it."""
 
+SYNC_FILE_FIELDS: Final = (
+    Field("pid", "u32", "process (tgid) that has it open"),
+    Field("fd", "u32", "fd number"),
+    Field("comm", f"char[{COMM}]", "name of the process"),
+)
+"""An open fd of a sync_file."""
+
 QUEUED_FIELDS: Final = (
     Field("buffer", "u64", "inode number of the dma-buf; 0: the socket has more than are told"),
     Field("size", "u64", "bytes"),
@@ -264,6 +271,9 @@ FOUND_DTYPE: Final = _dtype(FOUND_FIELDS)
 
 HELD_DTYPE: Final = _dtype(HELD_FIELDS)
 """numpy dtype of an fd or a VMA in a snapshot: 168 bytes."""
+
+SYNC_FILE_DTYPE: Final = _dtype(SYNC_FILE_FIELDS)
+"""numpy dtype of an fd of a sync_file: 24 bytes."""
 
 QUEUED_DTYPE: Final = _dtype(QUEUED_FIELDS)
 """numpy dtype of an fd in a socket's queue: 168 bytes."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -22,12 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import bufinfo, schema
-from dmabuf_trace.blocks import Found, Holder, SnapshotBlock
+from dmabuf_trace.blocks import Found, Holder, SnapshotBlock, SyncFiles
 from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.loader.iterators import Iterators
 
 LINK: Final = "/dmabuf:"
 """What readlink of /proc/PID/fd/N begins with for a dma-buf; the buffer's name follows."""
+
+SYNC_FILE: Final = "anon_inode:sync_file"
+"""What it is for a sync_file."""
 
 PROC: Final = Path("/proc")
 KERNEL_THREAD: Final = 0x00200000
@@ -121,15 +125,22 @@ def _with_bufinfo(taken: SnapshotBlock) -> SnapshotBlock:
 def from_iterators(when: str, iterators: Iterators) -> SnapshotBlock:
     """A snapshot by iterators, of all processes."""
     ts = time.monotonic_ns()
-    if not iterators.lists_all:
-        queued = iterators.queued()  # first: what is received meanwhile is then seen as an fd
-        return from_records(when, ts, iterators.holders(), None, queued)
-    live = iterators.live_buffers()
-    queued = iterators.queued()
+    live = iterators.live_buffers() if iterators.lists_all else None
+    queued = iterators.queued()  # first: what is received meanwhile is then seen as an fd
     holders = iterators.holders()
-    # what comes or goes during the look would seem to be held by nobody: only what stays counts
-    stayed = np.isin(live["buffer"], iterators.live_buffers()["buffer"])
-    return from_records(when, ts, holders, live[stayed], queued)
+    if live is not None:
+        # what comes or goes meanwhile would seem to be held by nobody: only what stays counts
+        live = live[np.isin(live["buffer"], iterators.live_buffers()["buffer"])]
+    looked = from_records(when, ts, holders, live, queued)
+    found = iterators.sync_files()
+    if found is None:
+        return looked
+    processes = zip(found["pid"].tolist(), map(_text, found["comm"]), strict=True)
+    return replace(looked, sync_files=_counted(Counter(processes)))
+
+
+def _counted(files: Counter[tuple[int, str]]) -> tuple[SyncFiles, ...]:
+    return tuple(SyncFiles(*process, count) for process, count in sorted(files.items()))
 
 
 def from_records(
@@ -205,10 +216,19 @@ def _fdinfo(path: Path) -> dict[str, str]:
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
-def _fds(process: Path, pid: int, comm: str, found: dict[int, Found]) -> Iterator[Holder]:
+def _fds(
+    process: Path,
+    pid: int,
+    comm: str,
+    found: dict[int, Found],
+    sync_files: Counter[tuple[int, str]],
+) -> Iterator[Holder]:
     for entry in os.scandir(process / "fd"):
         try:
-            if not os.readlink(entry.path).startswith(LINK):  # noqa: PTH115 a Path takes half as long again
+            link = os.readlink(entry.path)  # noqa: PTH115 a Path takes half as long again
+            if link == SYNC_FILE:
+                sync_files[pid, comm] += 1
+            if not link.startswith(LINK):
                 continue
             info = _fdinfo(process / "fdinfo" / entry.name)
             inode, size, references = int(info["ino"]), int(info["size"]), int(info["count"])
@@ -243,6 +263,7 @@ def from_proc(
     ts = time.monotonic_ns()
     found: dict[int, Found] = {}
     holders: list[Holder] = []
+    sync_files: Counter[tuple[int, str]] = Counter()
     unreadable = 0
     for process in proc.iterdir():
         if not process.name.isdigit():
@@ -251,10 +272,13 @@ def from_proc(
         meanwhile()
         try:
             comm = (process / "comm").read_text(errors="backslashreplace").rstrip("\n")
-            holders += _fds(process, pid, comm, found)
+            holders += _fds(process, pid, comm, found, sync_files)
             holders += _vmas(process, pid, comm)
         except PermissionError:
             unreadable += not _is_kernel_thread(process)
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return SnapshotBlock(when, ts, tuple(found.values()), tuple(holders), unreadable, "proc")
+    return SnapshotBlock(
+        *(when, ts, tuple(found.values()), tuple(holders), unreadable, "proc"),
+        sync_files=_counted(sync_files),
+    )

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
-from dmabuf_trace.blocks import Found, Holder, Probed, SnapshotBlock
+from dmabuf_trace.blocks import Found, Holder, Probed, SnapshotBlock, SyncFiles
 from dmabuf_trace.recording import Writer
 
 START: Final = 1_000_000_000
@@ -108,6 +108,7 @@ class Build:
     unreadable: int = 0
     lists_all: bool = False
     sees_queues: bool = False
+    sync_files: tuple[SyncFiles, ...] | None = None
     """Whether snapshots list every live buffer, as the dma-buf iterator does."""
     unobserved: Collection[str] = ()
     """Event kinds whose probes were not attached."""
@@ -411,6 +412,7 @@ class Build:
             *(when, self.now, found, tuple(self._holders), self.unreadable, source),
             complete=self.lists_all,
             queues=self.sees_queues,
+            sync_files=self.sync_files,
         )
         self._blocks.append(("snapshot", block))
 

@@ -2,7 +2,7 @@
 """Holders of every kind, and what each source of snapshots says about them.
 
 Runs in a guest with the module loaded: ``python3 -m tests.holders DIR`` leaves ``holders.json``,
-``idle.dbt`` and ``sockets.dbt``.
+``idle.dbt``, ``sockets.dbt`` and ``fences.dbt``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from typing import Any, Final, NoReturn
 
 from dmabuf_trace import snapshot
 from dmabuf_trace.blocks import SnapshotBlock
-from tests.kmod.client import PAGE_SIZE, Ref, load, map_user, set_name
+from tests.kmod.client import PAGE_SIZE, Ref, export_sync_file, load, map_user, set_name
 
 TRACE: Final = "dmabuf-trace"
 MODULE: Final = Path("/opt/kmod/dmabuf_ref.ko")
 NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-RECEIVER: Final = Path("/tmp/receiver")  # noqa: S108 - of a guest that lives for this
+STAYING: Final = Path("/tmp/staying")  # noqa: S108 - of a guest that lives for this
+"""Pids of processes that outlive what is recorded."""
+
+SYNC_FILES: Final = 7
+HOARDED: Final = 50
 Inodes = dict[str, int]
 
 
@@ -76,6 +80,8 @@ def scripted(ref: Ref) -> Iterator[tuple[Inodes, int]]:
         stack.callback(ref.undo_leaks)
         for kind in ("mapped", "twice", "partial", "in flight", "kernel"):
             made[kind].close()
+        for _ in range(SYNC_FILES):
+            stack.callback(os.close, export_sync_file(made["fd"].fd))
         pid = stack.enter_context(child())
         yield {kind: buffer.ino for kind, buffer in made.items()}, pid
 
@@ -129,9 +135,18 @@ def _rename(comm: str) -> None:
     Path("/proc/self/comm").write_text(comm)
 
 
+def _remain(comm: str) -> None:
+    """Be a process that outlives the command: who waits for the end of its output must not wait."""
+    _rename(comm)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(nowhere, fd)
+    os.close(nowhere)
+
+
 def _receive(socket_in: socket.socket, told: int) -> NoReturn:
     """Receive two fds, close one of them, and stay."""
-    _rename("receiver")
+    _remain("receiver")
     (first,) = socket.recv_fds(socket_in, 1, 1)[1]
     socket.recv_fds(socket_in, 1, 1)
     os.close(first)
@@ -160,29 +175,53 @@ def send() -> None:
             set_name(buffer.fd, name)
             socket.send_fds(through, [b"x"], [buffer.fd])
             buffer.close()
-        RECEIVER.write_bytes(os.read(told_out, 16))
+        STAYING.write_bytes(os.read(told_out, 16))
     queue.close()
 
 
-def sockets(out: Path) -> dict[str, Any]:
-    """A recording of :func:`send`."""
-    local = Path("/tmp/sockets.dbt")  # noqa: S108
-    done = run(TRACE, "record", "-o", str(local), "--", "python3", "-m", "tests.holders", "send")
-    os.kill(int(RECEIVER.read_text()), signal.SIGKILL)
+def export() -> None:
+    """A process that closes no sync_file, and one that closes all but one; both stay."""
+    pids = []
+    for comm, keeps in {"hoarder": HOARDED, "tidy": 1}.items():
+        ready, told = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _remain(comm)
+            with Ref() as ref, ref.export(PAGE_SIZE) as buffer:
+                files = [export_sync_file(buffer.fd) for _ in range(HOARDED)]
+            for fd in files[keeps:]:
+                os.close(fd)
+            os.write(told, b"+")
+            signal.pause()
+        os.close(told)
+        os.read(ready, 1)
+        pids.append(pid)
+    STAYING.write_text(" ".join(map(str, pids)))
+
+
+def recorded(what: str, out: Path) -> dict[str, Any]:
+    """A recording of one of :data:`SCENARIOS`; who stays behind is ended after it."""
+    local = Path(f"/tmp/{what}.dbt")  # noqa: S108
+    done = run(TRACE, "record", "-o", str(local), "--", "python3", "-m", "tests.holders", what)
+    for pid in STAYING.read_text().split():
+        os.kill(int(pid), signal.SIGKILL)
     shutil.copy(local, out)
     return done
 
 
+SCENARIOS: Final = {"sockets": send, "fences": export}
+
+
 def main() -> None:
-    """DIR, or send"""
-    if sys.argv[1:] == ["send"]:
-        send()
+    """DIR, or a scenario"""
+    if sys.argv[1] in SCENARIOS:
+        SCENARIOS[sys.argv[1]]()
         return
     out = Path(sys.argv[1])
     load(MODULE)
     with Ref() as ref, scripted(ref) as (inodes, pid):
         found = {"inodes": inodes, "pids": [os.getpid(), pid], **looks(out)}
-    found["sockets"] = sockets(out)
+        found |= {what: recorded(what, out) for what in SCENARIOS}
     (out / "holders.json").write_text(json.dumps(found))
 
 

@@ -27,6 +27,7 @@ from dmabuf_trace.blocks import (
     ProbedBlock,
     SnapshotBlock,
     StackBlock,
+    SyncFiles,
     UserStackBlock,
 )
 from dmabuf_trace.errors import InputError, OutputError
@@ -41,6 +42,7 @@ SNAPSHOT = SnapshotBlock(
     (Found(42, 4096, "system", "na\x1bme"),),
     (Holder(42, 9, "comm", 3), Holder(42, 9, "comm", -1, 0x1000, 4096)),
     1,
+    sync_files=(SyncFiles(9, "comm", 2),),
 )
 
 
@@ -158,6 +160,7 @@ def test_a_snapshot_without_the_newer_fields_is_one_of_held_buffers(tmp_path: Pa
     held = (Holder(42, 9, "c", 3),)
     assert snapshot == SnapshotBlock("end", 7, (Found(42, 4096, "system", "n", -1),), held, 1)
     assert (snapshot.source, snapshot.complete, snapshot.queues) == ("proc", False, False)
+    assert snapshot.sync_files is None
 
 
 @pytest.mark.parametrize(("field", "value"), [("source", 1), ("complete", "yes"), ("ts", "1")])

@@ -12,10 +12,11 @@ import pytest
 
 from dmabuf_trace import bufinfo, schema, snapshot, trace
 from dmabuf_trace.analysis import records, registry
-from dmabuf_trace.blocks import Found, Holder
+from dmabuf_trace.blocks import Found, Holder, SyncFiles
 from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.recording import Reader, Writer
 from tests.counts import Recorded
+from tests.holders import SYNC_FILES
 from tests.vm import run_guest
 from tests.vm.kernels import KERNELS, WITH_MODULE
 
@@ -53,6 +54,9 @@ def test_fds_and_vmas_of_every_process(tmp_path: Path) -> None:
     (one / "fd" / "5").symlink_to("/dmabuf:scan out")
     (one / "fdinfo" / "5").write_text(FDINFO)
     (one / "fd" / "0").symlink_to("/dev/null")
+    (one / "fd" / "6").symlink_to("anon_inode:sync_file")
+    (one / "fd" / "7").symlink_to("anon_inode:sync_file")
+    (one / "fd" / "8").symlink_to("anon_inode:[eventfd]")
     two = process(tmp_path, 11, "client")
     (two / "maps").write_bytes(MAPS)
     (tmp_path / "cpuinfo").write_text("")
@@ -66,6 +70,7 @@ def test_fds_and_vmas_of_every_process(tmp_path: Path) -> None:
         Holder(42, 11, "client", -1, 0x7FD64C590000, 0x3F000),
         Holder(43, 11, "client", -1, 0x7FD64C600000, 0x1000),
     ]
+    assert taken.sync_files == (SyncFiles(10, "compositor", 2),)
     assert taken.unreadable == 0
 
 
@@ -169,6 +174,11 @@ class Busy:
     def queued(self) -> None:
         pass
 
+    def sync_files(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        rows = np.zeros(3, schema.SYNC_FILE_DTYPE)
+        rows["pid"], rows["comm"], rows["fd"] = [9, 8, 9], [b"app", b"cam", b"app"], [5, 5, 6]
+        return rows
+
     def holders(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         return held(buffer=44, fd=3)
 
@@ -179,6 +189,7 @@ def test_what_comes_or_goes_during_the_look_is_not_held_by_nobody() -> None:
     taken = snapshot.from_iterators("now", cast("Iterators", busy))
 
     assert {found.buffer for found in taken.buffers} == {42, 44}
+    assert taken.sync_files == (SyncFiles(8, "cam", 1), SyncFiles(9, "app", 2))
 
 
 class Broken:
@@ -300,6 +311,25 @@ def test_a_buffer_that_nobody_received_is_in_flight(looks: Looks, out: Path) -> 
     assert (holder["sender_pid"], holder["sender_comm"]) == (leaks["sent"]["pid"], None)
     assert [each["comm"] for each in leaks["kept"]["holders"]] == ["receiver"]
     assert (result.answer.notes, result.doubts) == ((), ())
+
+
+@pytest.mark.guest
+def test_sync_files_are_counted_alike(looks: Looks) -> None:
+    counted = [{"pid": pid, "comm": "python3", "count": SYNC_FILES} for pid in looks["pids"]]
+
+    assert looks["iterators"]["sync_files"] == looks["proc"]["sync_files"] == counted
+
+
+@pytest.mark.guest
+def test_who_never_closes_sync_files_holds_more_of_them(looks: Looks, out: Path) -> None:
+    assert looks["fences"]["status"] == 0, looks["fences"]["stderr"]
+    result = registry()["fences"](trace.open(out / "fences.dbt"))
+    (held,) = (table for table in result.answer.tables if table.name == "held")
+    rows = [
+        (row["comm"], row["at_start"], row["at_end"], row["grown"]) for row in records(held.rows)
+    ]
+
+    assert rows == [("hoarder", 0, 50, 50), ("tidy", 0, 1, 1), *[("python3", 7, 7, 0)] * 2]
 
 
 @pytest.mark.guest

@@ -25,13 +25,15 @@ TARGETS: Final = {
     "live_buffers": ("bpf_iter_dmabuf", schema.FOUND_DTYPE),
     "held_fds": ("bpf_iter_task_file", schema.HELD_DTYPE),
     "held_vmas": ("bpf_iter_task_vma", schema.HELD_DTYPE),
+    "sync_file_fds": ("bpf_iter_task_file", schema.SYNC_FILE_DTYPE),
     "queued_fds": ("bpf_iter_task_file", schema.QUEUED_DTYPE),
 }
 """Program, the kernel function that stands for its target, and its records."""
 
 NEEDED: Final = ("held_fds", "held_vmas")
-OPTIONAL: Final = frozenset({"queued_fds"})
-"""Programs that an older kernel may refuse (bpf_loop: 5.17): the others are loaded without them."""
+OPTIONAL: Final = ("queued_fds", "sync_file_fds")
+"""Programs that a kernel may refuse, in the order in which they are given up; the first needs
+bpf_loop (5.17)."""
 
 READ_BYTES: Final = 1 << 18
 
@@ -59,11 +61,14 @@ class Iterators:
         if missing := [name for name in NEEDED if name not in there]:
             targets = ", ".join(TARGETS[name][0].removeprefix("bpf_iter_") for name in missing)
             raise UntraceableError(f"this kernel has no BPF iterator {targets}")
-        try:
-            self._object = self._load(there)
-        except UntraceableError as error:
-            self.without_queues = str(error)
-            there -= OPTIONAL
+        for name in OPTIONAL:
+            try:
+                self._object = self._load(there)
+                break
+            except UntraceableError as error:
+                self.without_queues = str(error)
+                there.discard(name)
+        else:
             self._object = self._load(there)
         try:
             for name in there:
@@ -119,14 +124,21 @@ class Iterators:
         self.tables = dict(zip(tables.tolist(), counts.tolist(), strict=True))
         return found
 
+    def sync_files(self) -> NDArray[np.void] | None:
+        """Every open fd of a sync_file; :data:`schema.SYNC_FILE_DTYPE`. None: can't tell."""
+        return self._read_optional("sync_file_fds")
+
     def queued(self) -> NDArray[np.void] | None:
         """Every fd of a buffer in a socket's queue; :data:`schema.QUEUED_DTYPE`. None: can't tell.
 
         Those of sockets that a process has open, whatever network namespace they are in.
         """
-        if not self.without_queues:
+        return self._read_optional("queued_fds")
+
+    def _read_optional(self, name: str) -> NDArray[np.void] | None:
+        if name in self._links:
             with suppress(UntraceableError):
-                return self._read("queued_fds")
+                return self._read(name)
         return None
 
     def _read(self, name: str) -> NDArray[np.void]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dmabuf_trace.blocks import SyncFiles
 from tests.analyses.conftest import Ask, rows
 from tests.build import MS, US, Build, Process, S
 
@@ -182,6 +183,7 @@ def test_what_was_not_observed_is_not_none(ask: Ask) -> None:
     assert {table.empty for table in empty.answer.tables} == {
         "not observed: fence_wait",
         "not observed: import_sync_file",
+        "not looked up at the end",
     }
     assert rows(result, "sync_files", "exports", "exports_failed") == [(1, 0)]
     assert rows(result, "sync_files", "imports", "imports_failed") == [(None, None)]
@@ -200,7 +202,29 @@ def test_lost_waits_are_a_doubt(ask: Ask) -> None:
 
 
 def test_an_empty_recording(ask: Ask) -> None:
-    result = ask("fences", Build())
+    result = ask("fences", Build(sync_files=()))
 
-    assert [(len(table.rows), table.empty) for table in result.answer.tables] == [(0, "none")] * 4
+    assert [(len(table.rows), table.empty) for table in result.answer.tables] == [(0, "none")] * 5
     assert result.answer.notes == (LIMITS,)
+
+
+def test_who_holds_more_sync_files_than_before_comes_first(ask: Ask) -> None:
+    k = Build(sync_files=(SyncFiles(1, "idle", 90), SyncFiles(2, "gone", 5)))
+    k.snapshot("start")
+    k.sync_files = (SyncFiles(1, "idle", 90), SyncFiles(3, "app", 40), SyncFiles(4, "ok", 1))
+
+    held = rows(ask("fences", k), "held", "comm", "at_start", "at_end", "grown")
+
+    assert held == [("app", 0, 40, 40), ("ok", 0, 1, 1), ("idle", 90, 90, 0), ("gone", 5, 0, -5)]
+
+
+def test_sync_files_that_nobody_counted_are_not_zero(ask: Ask) -> None:
+    k = Build()
+    k.snapshot("start")
+    k.sync_files = (SyncFiles(3, "app", 40),)
+
+    result = ask("fences", k)
+    assert rows(result, "held", "comm", "at_start", "at_end", "grown") == [("app", None, 40, None)]
+    cut = ask("fences", Build(), cut=True)
+    (held,) = (table for table in cut.answer.tables if table.name == "held")
+    assert (len(held.rows), held.empty) == (0, "not looked up at the end")
