@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import pytest
@@ -14,14 +14,12 @@ from dmabuf_trace import bufinfo, schema, snapshot, trace
 from dmabuf_trace.analysis import records, registry
 from dmabuf_trace.blocks import Found, Holder, SyncFiles
 from dmabuf_trace.errors import UntraceableError
+from dmabuf_trace.loader import iterators
 from dmabuf_trace.recording import Reader, Writer
 from tests.counts import Recorded
 from tests.holders import SYNC_FILES
 from tests.vm import run_guest
 from tests.vm.kernels import KERNELS, WITH_MODULE
-
-if TYPE_CHECKING:
-    from dmabuf_trace.loader.iterators import Iterators
 
 FDINFO = """pos:\t0
 flags:\t02000002
@@ -186,7 +184,7 @@ class Busy:
 def test_what_comes_or_goes_during_the_look_is_not_held_by_nobody() -> None:
     busy = Busy((41, 42), (42, 43, 44))  # 41 went, 43 and 44 came; 44 was seen with its holder
 
-    taken = snapshot.from_iterators("now", cast("Iterators", busy))
+    taken = snapshot.from_iterators("now", cast("iterators.Iterators", busy))
 
     assert {found.buffer for found in taken.buffers} == {42, 44}
     assert taken.sync_files == (SyncFiles(8, "cam", 1), SyncFiles(9, "app", 2))
@@ -213,6 +211,48 @@ def test_a_look_that_fails_is_made_by_proc(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert (taken.source, taken.complete) == ("proc", False)
     assert "Cannot allocate memory" in looker.without
+
+
+class Refusing(iterators.Iterators):
+    """A kernel that refuses some programs."""
+
+    refused = frozenset({"queued_fds"})
+
+    def _load(self, there: set[str]) -> int:
+        if refused := there & self.refused:
+            raise UntraceableError(f"{refused} can't be loaded")
+        return 0
+
+    def _attach(self, name: str) -> int:  # noqa: ARG002
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("refused", "left"),
+    [
+        ({"queued_fds"}, {"sync_file_fds"}),
+        ({"sync_file_fds"}, set()),
+        ({"queued_fds", "sync_file_fds"}, set()),
+    ],
+)
+def test_a_program_that_the_kernel_refuses_is_done_without(
+    monkeypatch: pytest.MonkeyPatch, refused: set[str], left: set[str]
+) -> None:
+    monkeypatch.setattr(iterators, "_there", lambda: set(iterators.TARGETS))
+    monkeypatch.setattr(Refusing, "refused", frozenset(refused))
+
+    found = Refusing()
+
+    assert set(found._links) == {"live_buffers", "held_fds", "held_vmas"} | left
+    assert "can't be loaded" in found.without_queues
+    assert found.queued() is None
+
+
+def test_a_kernel_without_the_needed_iterators_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(iterators, "_there", lambda: set(iterators.TARGETS))
+    monkeypatch.setattr(Refusing, "refused", frozenset({"held_fds"}))
+    with pytest.raises(UntraceableError, match="held_fds"):
+        Refusing()
 
 
 BUFINFO = """
