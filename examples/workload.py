@@ -18,6 +18,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,7 +49,13 @@ STATE: Final = Path("/tmp/workload")  # noqa: S108 a guest's own tmpfs
 CYCLES: Final = 50
 FRAMES: Final = 60
 KIB: Final = 1024
-SIZES: Final = {"fd": 64 * KIB, "mapping": 128 * KIB, "attachment": 256 * KIB, "kernel": 512 * KIB}
+SIZES: Final = {
+    "fd": 64 * KIB,
+    "mapping": 128 * KIB,
+    "attachment": 256 * KIB,
+    "in-flight": 32 * KIB,
+    "kernel": 512 * KIB,
+}
 """Bytes of the buffer leaked in each shape: the report must name them."""
 
 
@@ -168,6 +175,15 @@ def leak_mapping() -> None:
         buffer.mmap()
 
 
+def leak_in_flight() -> None:
+    """An fd that was sent, and that nobody receives."""
+    ours, theirs = socket.socketpair()
+    with Ref() as ref, ref.export(SIZES["in-flight"]) as buffer:
+        socket.send_fds(ours, [b"x"], [buffer.fd])
+    for each in (ours, theirs):
+        each.detach()  # stays open
+
+
 def leak_in_kernel(ref: Ref) -> None:
     """An importer that never detaches, and a reference that is never put."""
     with ref.export(SIZES["attachment"]) as buffer:
@@ -193,6 +209,7 @@ def run() -> None:
         leak_in_kernel(ref)
     stay_behind("leaks-an-fd", leak_fd)
     stay_behind("leaks-a-mapping", leak_mapping)
+    stay_behind("leaks-a-message", leak_in_flight)
 
 
 def end(pid: int) -> None:

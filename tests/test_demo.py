@@ -74,6 +74,8 @@ def test_each_leak_has_its_shape_size_holder_and_stack(recording: Path) -> None:
     attached = leaks["attachment"]["holders"]
     assert [holder["device"] for holder in attached] == [Importer.IMP32.device]
     assert any(frame.startswith("ref_attach+") for frame in leaks["attachment"]["attach_stack"])
+    (queue,) = leaks["in-flight"]["holders"]
+    assert (queue["comm"], queue["sender_comm"]) == ("leaks-a-message", "leaks-a-message")
     assert leaks["kernel"]["holders"] == []
 
 
