@@ -5,8 +5,8 @@ Times are those of all waits, however they ended: signalled, timed out, failed. 
 is over 100 % where several threads waited at once. Fences of one context signal in the order of
 their numbers: one that timed out is taken as signalled by a later wait for it, or for a higher
 number of its context, that succeeded. A process that exports sync_files and never closes them has
-as many of their fds in use as it made exports. What processes hold of sync_files is from the looks at
-both ends, and of all processes, whatever the filters.
+as many of their fds in use as it made exports. What processes hold of sync_files is from the looks
+at both ends, and of all processes, whatever the filters.
 """
 
 from __future__ import annotations
