@@ -119,8 +119,8 @@ def rows(sizes: Sequence[int], folder: Path | None) -> Iterator[Row]:
 
 def _table(measurements: Sequence[Row]) -> Iterator[str]:
     yield (
-        "| events | generated in | `report --all --json` | peak memory | plain pairing | peak memory "
-        "| time | memory |"
+        "| events | generated in | `report --all --json` | peak memory | plain pairing "
+        "| peak memory | time | memory |"
     )
     yield "|---|---|---|---|---|---|---|---|"
     for row in measurements:
