@@ -156,15 +156,14 @@ class Names:
         index = bisect_right(known, ts, key=lambda entry: entry[0])
         return known[max(index - 1, 0)][1:]
 
-    def comms(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
-        """:meth:`comm` for columns of threads and times."""
+    def threads(
+        self, tids: NDArray[Any], times: NDArray[Any]
+    ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+        """:meth:`comm` and :meth:`cgroup` for columns of threads and times."""
         entries, index = self._of_threads(tids, times)
-        return np.array([comm for comm, _ in entries], object)[index]
-
-    def cgroups(self, tids: NDArray[Any], times: NDArray[Any]) -> NDArray[np.object_]:
-        """:meth:`cgroup` for columns of threads and times."""
-        entries, index = self._of_threads(tids, times)
-        return np.array([self._cgroups.get(cgroup) for _, cgroup in entries], object)[index]
+        comms = np.array([comm for comm, _ in entries], object)
+        cgroups = np.array([self._cgroups.get(cgroup) for _, cgroup in entries], object)
+        return comms[index], cgroups[index]
 
     def _of_threads(
         self, tids: NDArray[Any], times: NDArray[Any]

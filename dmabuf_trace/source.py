@@ -66,26 +66,23 @@ class Source:
 
     def caller(self, rows: Structs, known: Array, times: Array) -> Columns:
         """Who made a call, where it was seen."""
+        comms, cgroups = self.names.threads(rows["tid"], times)
         return {
             "pid": gaps(rows["pid"], known),
             "tid": gaps(rows["tid"], known),
-            "comm": strings(self.names.comms(rows["tid"], times), known),
-            "cgroup": self.cgroup(rows, times, known),
+            "comm": strings(comms, known),
+            "cgroup": strings(cgroups, known),
         }
 
     def thread(self, rows: Structs, times: Array) -> Columns:
         """Who made a call, which always is known."""
+        comms, cgroups = self.names.threads(rows["tid"], times)
         return {
             "pid": rows["pid"].astype(np.int64),
             "tid": rows["tid"].astype(np.int64),
-            "comm": strings(self.names.comms(rows["tid"], times)),
-            "cgroup": self.cgroup(rows, times, np.ones(len(rows), np.bool_)),
+            "comm": strings(comms),
+            "cgroup": strings(cgroups),
         }
-
-    def cgroup(self, rows: Structs, times: Array, known: Array) -> pd.Series[str]:
-        """The cgroup of a thread at a time."""
-        paths = self.names.cgroups(rows["tid"], times)
-        return strings(paths, known & np.array([path is not None for path in paths], np.bool_))
 
     def buffer(self, ids: Array) -> Columns:
         """A buffer by its id."""
