@@ -5,7 +5,8 @@ Pins are those that importers made, except in their own table: those that the co
 within an attach or a map, for importers that can't follow a move. The exporter's function alone
 shows these, for how long they are held it does not. A device's peak counts a buffer once, however
 often it is pinned. A buffer must not move while it is pinned; those of the core are not counted
-there. Peer-to-peer counts where the attach succeeded: an exporter may also refuse all of it.
+there. A move told within a pin of the core was forced by it: the buffer had to go where the device
+reaches it. Peer-to-peer counts where the attach succeeded: an exporter may also refuse all of it.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ CORE_COLUMNS: Final = (
     Column("call", "text", "within"),
     Column("count", "count", "pins"),
     Column("failed", "count", "failed"),
+    Column("moves", "count", "moves told"),
     *TIMES,
 )
 MOVE_COLUMNS: Final = (
@@ -95,6 +97,8 @@ _HELD: Final = [
     *(column.name for column in PIN_COLUMNS if column.name not in ("state", "begin_ns")),
     *("id", "begin", "open", "outlived"),
 ]
+TOLD: Final = 1000
+"""Moves that may wait for the pin that forced them."""
 _FINDING: Final = [column.name for column in FINDING_COLUMNS]
 _SPANS: Final = [*_IDENTITY, "buffer_id", "begin", "end", "size_bytes"]
 
@@ -103,7 +107,8 @@ _SPANS: Final = [*_IDENTITY, "buffer_id", "begin", "end", "size_bytes"]
 class Folded:
     """Findings, sums by device, by call and by buffer, and what notes tell.
 
-    ``spans`` are the pins that peaks are of, ``peaks`` those of times of which they are no more.
+    ``spans`` are the pins that peaks are of, ``peaks`` those of times of which they are no more;
+    ``told``: the last moves, as a pin comes up with its call, after them.
     """
 
     held: pd.DataFrame | None = None
@@ -113,6 +118,7 @@ class Folded:
     peaks: pd.DataFrame | None = None
     core: pd.DataFrame | None = None
     failed: pd.DataFrame | None = None
+    told: pd.DataFrame | None = None
     moved: pd.DataFrame | None = None
     p2p: pd.DataFrame | None = None
     counts: Counter[str] = field(default_factory=Counter)
@@ -136,7 +142,8 @@ def fold(view: View, before: Folded | None, *, min_age: int, device: str, export
         present = chosen(view.present("pins"))
         most = _peaks(view, most, joined(spans, present.loc[~present["end_lost"], _SPANS]))
         spans = spans[spans["end"].isna()]
-    core = _core_pins(view, operations)
+    told = joined(before.told, view.moves[["tid", "ts"]]).tail(TOLD)
+    core = _core_pins(view, operations, told)
     counts = {
         "orphans": pins["begin"].isna(),
         "lost": pins["end_lost"],
@@ -152,7 +159,8 @@ def fold(view: View, before: Folded | None, *, min_age: int, device: str, export
         spans,
         most,
         lengths(before.core, core, _CORE, "operation_ns"),
-        added(before.failed, core, _CORE, failed="sum"),
+        added(before.failed, core, _CORE, failed="sum", moves="sum"),
+        told,
         _moved(before.moved, moves),
         _peer_to_peer(before.p2p, attachments),
         before.counts + Counter({name: int(found.sum()) for name, found in counts.items()}),
@@ -166,7 +174,7 @@ def run(view: View, folded: Folded, *, min_age: int, **_: str) -> Answer:
     most = _peaks(view, folded.peaks, joined(folded.spans))
     devices = joined(folded.devices).merge(most, how="left", on=_IDENTITY)
     core = times(joined(folded.core), _CORE)
-    core = core.assign(failed=joined(folded.failed)["failed"])  # groups in the same order
+    core = core.assign(**joined(folded.failed)[["failed", "moves"]])  # groups in the same order
     moved = joined(folded.moved).sort_values("moves", ascending=False, kind="stable")
     title = f"Pins held for {duration_text(min_age)} or longer"
     tables = (
@@ -248,12 +256,24 @@ def _merged(pins: pd.DataFrame, start: int) -> pd.DataFrame:
     return merged.assign(end=merged["until"].mask(merged["until"] == never))
 
 
-def _core_pins(view: View, operations: pd.DataFrame) -> pd.DataFrame:
-    """The core's own, with the importer that they were for."""
+def _core_pins(view: View, operations: pd.DataFrame, told: pd.DataFrame) -> pd.DataFrame:
+    """The core's own, with the importer that they were for, and the moves told within."""
+    import pandas as pd
+
     importers = view.present("attachments").set_index("id")["importer"]
     pins = operations[(operations["call"] != "pin").fillna(False)]
     importer = pins["attachment_id"].map(importers).astype("string")
-    return pins.assign(importer=importer, failed=pins["error"].notna().astype("int64"))
+    within = pd.merge_asof(
+        told.astype("int64").sort_values("ts"),
+        pins[["tid", "begin", "operation_ns"]].assign(at=pins.index).sort_values("begin"),
+        left_on="ts",
+        right_on="begin",
+        by="tid",
+    )
+    within = within[within["ts"] <= within["begin"] + within["operation_ns"]]
+    moves = within["at"].value_counts().reindex(pins.index, fill_value=0)
+    failed = pins["error"].notna().astype("int64")
+    return pins.assign(importer=importer, failed=failed, moves=moves)
 
 
 def _moves(view: View) -> pd.DataFrame:

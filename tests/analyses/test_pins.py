@@ -104,6 +104,28 @@ def test_orphan_unpins_and_lost_ends_are_notes_not_ages(ask: Ask) -> None:
     )
 
 
+def test_a_static_attach_that_forces_a_move(ask: Ask) -> None:
+    k = Build()
+    buffer = k.export(exporter="amdgpu")
+    k.move(buffer)
+    k.wait(MS)
+    k.move(buffer)
+    k.wait(US)
+    k.operation(buffer, "pin", 5 * US)
+    k.wait(US)
+    isp = k.attach(buffer, "isp", dur=10 * US)
+    k.wait(MS)
+    k.operation(buffer, "pin", 5 * US)
+    k.wait(US)
+    k.map(isp, dur=10 * US)
+
+    columns = ("call", "device", "importer", "count", "moves")
+    assert rows(ask("pins", k), "core_pins", *columns) == [
+        ("attach", "isp", "static", 1, 1),
+        ("map", "isp", "static", 1, 0),
+    ]
+
+
 def test_pins_of_the_core(ask: Ask) -> None:
     k = Build()
     buffer = k.export(exporter="amdgpu")
