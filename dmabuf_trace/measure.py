@@ -25,7 +25,7 @@ TIMES: Final = tuple(
 )
 """Columns of :func:`times`, without its keys and its count."""
 
-EXACT: Final = 1 << 18
+EXACT: Final = 1 << 16
 BITS: Final = 10
 """Bits behind the first one by which lengths are told apart."""
 

@@ -23,6 +23,7 @@ from dmabuf_trace import lives, moments, quality, schema
 from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.extent import Extent
+from dmabuf_trace.memory import give_back
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
@@ -97,6 +98,7 @@ def stretches(
         read = Read(part, inode)
         for stretch in read.stretches(reader, extent, None if at_once else STRETCH_EVENTS):
             yield Trace(reader, read, stretch, whole, part)
+            give_back()  # or it is in pieces, and each stretch needs more
 
 
 def _part(whole: Window, window: Window, path: Path) -> Window:

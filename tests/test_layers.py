@@ -17,7 +17,7 @@ from tests.build import Build
 ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
-    ("version", "errors", "errnos", "threads"),
+    ("version", "errors", "errnos", "threads", "memory"),
     ("kinds",),
     ("schema", "units"),
     ("probes", "symbols", "cgroups", "libbcc"),
@@ -61,6 +61,7 @@ FOUNDATION: Final = {
     "errors",
     "errnos",
     "threads",
+    "memory",
     "kinds",
     "schema",
     "units",
