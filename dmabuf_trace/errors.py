@@ -13,6 +13,9 @@ EXIT_FINDINGS = 1
 EXIT_USAGE = 2
 EXIT_INCONCLUSIVE = 3
 EXIT_UNTRACEABLE = 4
+EXIT_COMMAND = 5
+"""Of ``check``: nothing was found, but the command failed by itself."""
+EXIT_SKIPPED = 77
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 

@@ -49,6 +49,7 @@ LAYERS: Final = (
     ("levels", "overlaps"),
     ("latency", "rules"),
     ("analyses",),
+    ("findings",),
     ("report", "story", "diff"),
     ("render",),
     ("cli",),
