@@ -28,7 +28,8 @@ class Finding:
     ``rule`` is the name of its case. ``subject`` tells whom it is about, as far as that is known
     (:data:`SUBJECTS`): that, and ``stack`` (frames, innermost first; often empty) is what policies
     match, and by it findings of two recordings are the same. ``count`` is how many there are of it
-    (buffers, mappings, violations), ``amount`` how much: bytes, or ns where ``is_time``.
+    (buffers, mappings, violations), ``amount`` how much: bytes, or ns where ``is_time``;
+    ``numbers`` are those that limits of a policy are compared with, by the limit's name.
     ``inodes`` are some of its buffers. ``location`` is ``(file, line)`` of the source that the
     stack leads to. ``certain``: nothing that was lost can explain it.
     """
@@ -44,6 +45,7 @@ class Finding:
     count: int = 1
     amount: int = 0
     is_time: bool = False
+    numbers: dict[str, int] = field(default_factory=dict)
     certain: bool = True
     location: tuple[str, int] | None = None
 
