@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
 from dmabuf_trace.measure import added
+from dmabuf_trace.stacks import maker
 from dmabuf_trace.trend import Trend, slope_of
 from dmabuf_trace.units import count_text
 
@@ -97,7 +98,7 @@ def run(view: View, folded: Folded, *, warm_up: int) -> Answer:
     warm = warm_up or -(-len(runs) // WARM_UP)
     lives = folded.lives.assign(after=folded.lives["after"].replace(-1, len(runs)))
     ids = lives["stack"].dropna().unique().tolist()
-    at = {key: (view.stack(key) or [""])[0].partition("+")[0] for key in ids}
+    at = {key: maker(view.stack(key)) for key in ids}
     lives["at"] = lives["stack"].map(at).astype("string").fillna("")
     rows = []
     if len(runs):

@@ -22,6 +22,7 @@ from dmabuf_trace.checks import Check, Draft, Judged
 from dmabuf_trace.findings import Case, CommandEnd, Excused, Finding, Verdict
 from dmabuf_trace.policy import Entry, Key, Policy, Section, Values, default, load
 from dmabuf_trace.report import recording
+from dmabuf_trace.stacks import function as stack_function
 
 if TYPE_CHECKING:
     from dmabuf_trace.trace import Trace, Window
@@ -258,7 +259,7 @@ class _Allowed:
         function = entry.values["stack"]
         return entry.fits(facts, _PATTERNS) and (
             function is None
-            or any(fnmatchcase(frame.partition("+")[0], function) for frame in finding.stack)
+            or any(fnmatchcase(stack_function(frame), function) for frame in finding.stack)
         )
 
     def notes(self, path: str) -> Iterator[str]:

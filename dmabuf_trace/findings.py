@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dmabuf_trace.errors import EXIT_COMMAND, EXIT_FINDINGS, EXIT_INCONCLUSIVE, EXIT_OK
+from dmabuf_trace.stacks import maker
 
 Outcome = Literal["passed", "failed", "inconclusive", "off"]
 """``failed``: it has findings that nothing lost can explain. ``inconclusive``: what was not
@@ -52,8 +53,7 @@ class Finding:
     @property
     def key(self) -> tuple[str, ...]:
         """The same for the same finding in another recording, of another build."""
-        at = self.stack[0].partition("+")[0] if self.stack else ""
-        return (self.rule, *(self.subject.get(key, "") for key in SUBJECTS), at)
+        return (self.rule, *(self.subject.get(key, "") for key in SUBJECTS), maker(self.stack))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from dmabuf_trace.checks.interface import Check, Draft, Judged, Row, buffers_text, subject
 from dmabuf_trace.findings import Finding
 from dmabuf_trace.policy import Key, Section
+from dmabuf_trace.stacks import maker
 from dmabuf_trace.units import bytes_text, rate_text, ratio_text
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def _grown(judged: Judged, row: Row) -> Finding:
 
 
 def _is_of(leak: Row, row: Row) -> bool:
-    at = (leak["export_stack"] or [""])[0].partition("+")[0]
-    return (leak["exporter"], leak["comm"], at) == (row["exporter"], row["comm"], row["at"])
+    who = (leak["exporter"], leak["comm"], maker(leak["export_stack"]))
+    return who == (row["exporter"], row["comm"], row["at"])
 
 
 def _rising(judged: Judged, row: Row) -> Finding:

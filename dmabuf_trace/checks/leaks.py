@@ -27,6 +27,7 @@ from dmabuf_trace.checks.interface import (
 )
 from dmabuf_trace.findings import Finding
 from dmabuf_trace.policy import Key, Section
+from dmabuf_trace.stacks import maker
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:
@@ -97,8 +98,8 @@ def _leaks(judged: Judged, shape: str, rows: list[Row]) -> Iterator[Finding]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
         stack = next((row[key] for key in _STACKS if row.get(key)), None) or ()
-        at = stack[0].partition("+")[0] if stack else ""
-        groups[row["exporter"], row["name"], row["comm"], at].append({**row, "stack": stack})
+        who = (row["exporter"], row["name"], row["comm"], maker(stack))
+        groups[who].append({**row, "stack": stack})
     for mine in groups.values():
         yield _finding(judged, shape, mine)
 

@@ -107,9 +107,7 @@ def check(
         if file is None:
             kept = output or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "check.dbt"
             filters = live.filters(None, only_command, command, "", exporter, None, None)
-            options = live.options(
-                ring, maxactive, events, loader, attach, filters, stacks, table
-            )
+            options = live.options(ring, maxactive, events, loader, attach, filters, stacks, table)
             try:
                 file = _record(kept, command, cycles, options, force=force)
             except UntraceableError as error:
