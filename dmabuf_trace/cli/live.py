@@ -267,6 +267,10 @@ def record(
         str | None,
         typer.Option(metavar="TIME", help="Also write down who holds what every so often (1s)."),
     ] = None,
+    cycles: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Run CMD so many times, each end of it marked."),
+    ] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Record dma-buf events until CMD ends or Ctrl-C: of the whole system, unless filtered.
@@ -274,11 +278,16 @@ def record(
     A buffer that the filters match is watched from the first event on that a matching thread makes
     on it; from then on every event on it is recorded, whoever makes it.
 
-    The exit status is CMD's; without CMD, 0. 2: bad usage or output; 4: this kernel can't be
-    traced, or not by this user; 126, 127: CMD can't be executed, is not found.
+    The exit status is CMD's, of several runs the first that is not 0; without CMD, 0. 2: bad usage
+    or output; 4: this kernel can't be traced, or not by this user; 126, 127: CMD can't be executed,
+    is not found.
     """
     from dmabuf_trace.recorder import RecordOptions
     from dmabuf_trace.recorder import record as run
+    from dmabuf_trace.session import COMMAND_ENDED
+
+    if cycles > 1 and not command:
+        raise InputError("--cycles without a command", "add: -- CMD...")
 
     path = output or Path(time.strftime("dmabuf-%Y%m%d-%H%M%S.dbt"))
     filters = _filters(pid, only_command, command, comm, exporter, min_size, max_size)
@@ -289,6 +298,7 @@ def record(
         force,
         _options(ring, maxactive, events, loader, attach, filters, stacks, table),
         _every(holders_every),
+        cycles,
     )
 
     def attached(capture: Capture) -> None:
@@ -305,12 +315,15 @@ def record(
     )
     if file != path:
         note(f"{path} was replaced by another file meanwhile")
-    if outcome.ending.reason != "command ended":
-        note(f"ended by {outcome.ending.reason}")
-    if command and outcome.ending.status:
-        note(f"{command[0]} ended with status {outcome.ending.status}")
+    ending = outcome.ending
+    if ending.reason != COMMAND_ENDED:
+        note(f"ended by {ending.reason}")
+    if command and cycles > 1:
+        note(f"{command[0]} was run {ending.runs} times, {ending.failed} of them failed")
+    if command and ending.status:
+        note(f"{command[0]} ended with status {ending.status}")
     note(f"next: dmabuf-trace report {file}")
-    raise typer.Exit(outcome.ending.status)
+    raise typer.Exit(ending.status)
 
 
 @app.command(context_settings=RUNS_COMMANDS)
