@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace import analysis, checks
 from dmabuf_trace.analysis import Asked, Result
+from dmabuf_trace.blocks import RUN
 from dmabuf_trace.checks import Check, Draft, Judged
 from dmabuf_trace.findings import Case, CommandEnd, Excused, Finding, Verdict
 from dmabuf_trace.policy import Entry, Key, Policy, Section, Values, default, load
@@ -88,7 +89,7 @@ class Baseline:
 
     def __init__(self, path: Path, rules: Policy) -> None:
         self.path = path
-        _, drafts = _drafts(path, rules)
+        _, drafts = _drafts(path, rules, None, path)
         self._known = {each.key: each for draft in drafts for each in draft.findings}
 
     def has(self, finding: Finding) -> bool:
@@ -107,14 +108,17 @@ def read(
     *,
     window: Window | None = None,
     baseline: Baseline | None = None,
+    shown: Path | None = None,
     today: datetime.date | None = None,
 ) -> Verdict:
     """Judge a recording, or a part of it; with a ``baseline`` only what is worse than in that one.
 
+    ``shown`` is what it is called, where that is not its path.
+
     Raises:
         InputError: it is not a recording that this version reads.
     """
-    trace, drafts = _drafts(path, rules, window)
+    trace, drafts = _drafts(path, rules, window, shown or path)
     allowed = _Allowed(rules.values["allow"], today or datetime.date.today())
     cases = []
     for draft in drafts:
@@ -124,7 +128,7 @@ def read(
             rest = [each for each in rest if each not in same]
             excused += [Excused(each, f"no worse than in {baseline.path}") for each in same]
         cases.append(_case(draft, rest, excused, _doubts(trace, draft)))
-    facts = asdict(recording(trace))
+    facts = {**asdict(recording(trace)), "path": str(shown or path)}
     notes = (*_notes(trace), *allowed.notes(rules.path))
     return Verdict(facts, tuple(cases), command_end(trace), notes)
 
@@ -141,27 +145,30 @@ def propose(path: Path) -> str:
     trace, answers = _answers(path, questions.items())
     lines = [f"# proposed from {path}: read it, and take out what should not be tolerated", ""]
     for check in checks.registry():
-        lines += check.propose(Judged({}, answers, trace))
+        lines += check.propose(Judged({}, answers, trace, path))
     return "\n".join(lines).rstrip() + "\n"
 
 
 def command_end(trace: Trace) -> CommandEnd | None:
     """How the command of a recording ended; None: it does not tell."""
     command = trace.header.get("command")
-    runs = trace.marks[trace.marks["label"] == "run"]
+    runs = trace.marks[trace.marks["label"] == RUN]
     if not isinstance(command, list) or runs.empty:
         return None
     failed = runs.loc[runs["status"] != 0, "status"].tolist()
     return CommandEnd(tuple(map(str, command)), (*failed, 0)[0], len(runs), len(failed))
 
 
-def _drafts(path: Path, rules: Policy, window: Window | None = None) -> tuple[Trace, list[Draft]]:
+def _drafts(
+    path: Path, rules: Policy, window: Window | None, shown: Path
+) -> tuple[Trace, list[Draft]]:
     """The last stretch, and what all checks come to."""
     asked = ((check, check.ask(_values(check, rules))) for check in checks.registry())
     questions = chain.from_iterable(each.items() for _, each in asked)
     trace, answers = _answers(path, questions, window)
     drafts = chain.from_iterable(
-        check.judge(Judged(_values(check, rules), answers, trace)) for check in checks.registry()
+        check.judge(Judged(_values(check, rules), answers, trace, shown))
+        for check in checks.registry()
     )
     return trace, list(drafts)
 

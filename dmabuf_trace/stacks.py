@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel stacks as recordings have them: frames ``function+0x1c/0x40 [module]``, innermost first."""
+"""Kernel stacks of recordings: frames ``function+0x1c/0x40 [module]``, innermost first."""
 
 from __future__ import annotations
 

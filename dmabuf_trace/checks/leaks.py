@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace import holders
 from dmabuf_trace.analysis import doubts
+from dmabuf_trace.blocks import RUN
 from dmabuf_trace.checks.interface import (
     Check,
     Draft,
@@ -72,6 +73,8 @@ def ask(values: Values) -> dict[str, dict[str, str]]:
 
 def judge(judged: Judged) -> Iterator[Draft]:
     """A case per shape, and one for what was left behind."""
+    marks = judged.trace.marks
+    runs = int((marks["label"] == RUN).sum())
     by_shape: dict[str, list[Row]] = defaultdict(list)
     for row in judged.rows("leaks", "leaks"):
         by_shape[row["shape"]].append(row)
@@ -85,6 +88,7 @@ def judge(judged: Judged) -> Iterator[Draft]:
             ("export", "release"),
             tuple(_leaks(judged, shape, by_shape[shape])),
             limits or None,
+            off="the command was run several times: growth.per_run judges" if runs > 1 else "",
         )
     yield Draft(
         "leaks.left_behind",
