@@ -34,16 +34,19 @@ PACKAGES = (
     "udev",  # names the virtio ports that carry a command's output
     "v4l-utils",
 )
+DPKG_OPTIONS = (
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=force-unsafe-io",
+)
 MMDEBSTRAP = (
     "mmdebstrap",
     "--mode=root",
     "--variant=apt",
     f"--include={','.join(PACKAGES)}",
     '--aptopt=APT::Install-Recommends "false"',
-    "--dpkgopt=path-exclude=/usr/share/doc/*",
-    "--dpkgopt=path-exclude=/usr/share/locale/*",
-    "--dpkgopt=path-exclude=/usr/share/man/*",
-    "--dpkgopt=force-unsafe-io",
+    *DPKG_OPTIONS,
     # This rule loads a module for every device there is, which doubles the boot time under
     # emulation; tests load what they need themselves.
     '--customize-hook=rm "$1/usr/lib/udev/rules.d/80-drivers.rules"',
