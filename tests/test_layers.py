@@ -52,6 +52,7 @@ LAYERS: Final = (
     ("findings",),
     ("report", "story", "diff"),
     ("render",),
+    ("outputs",),
     ("cli",),
     ("__main__",),
 )
@@ -85,7 +86,7 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
     "watch",
 }
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
-OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["render"]}
+OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["outputs"]}
 
 
 def sources() -> list[tuple[str, Path]]:
@@ -169,6 +170,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "import dmabuf_trace.recorder",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
+        "from dmabuf_trace.outputs import Outputs; Outputs.open(['junit'])",
         "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
     ],
