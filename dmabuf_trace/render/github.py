@@ -38,7 +38,8 @@ _LONGEST: Final = 4000
 """Characters of one text."""
 
 _MARKDOWN: Final = re.compile(r"[!-/:-@\[-`{-~]")
-_HTML: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_HTML: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "<span>@</span>"}
+"""What a backslash is not enough for; an @ by itself makes neither a mention nor a mail address."""
 
 
 def verdict_commands(verdict: Verdict) -> str:
