@@ -57,4 +57,6 @@ def kernel_selftests(disk: Root | None = None) -> Path:
             listed = "".join(f"{folder}:{name}\n" for folder, _, name in lines)
             (path / "kselftest-list.txt").write_text(listed)
 
-    return built("selftests", digest([LAYOUT, source.name, *TESTS, *RUNNERS, *FLAGS]), build)
+    return built(
+        "selftests", digest([LAYOUT, disk.path.name, source.name, *TESTS, *RUNNERS, *FLAGS]), build
+    )

@@ -70,4 +70,4 @@ def kernel_source(disk: Root | None = None) -> Path:
             if not any(path.glob(part)):
                 raise LabError(f"{deb.name} has no {part}: see tests/vm/source.py")
 
-    return built("source", digest([disk.path.name, disk.mirror, PACKAGE, *PARTS]), build)
+    return built("source", digest([disk.mirror, SUITE, PACKAGE, *PARTS]), build)
