@@ -340,3 +340,11 @@ def test_an_absolute_path_in_sarif() -> None:
 
     place = run["results"][0]["locations"][0]["physicalLocation"]
     assert place == {"artifactLocation": {"uri": "file:///src/a%20b/x.c"}}
+
+
+def test_a_finding_that_is_nowhere_has_no_place_in_sarif() -> None:
+    finding = replace(LEAK, location=None, stack=(), subject={})
+
+    _, run = in_sarif(verdict_sarif(verdict(replace(FAILED, findings=(finding,)))))
+
+    assert not {"locations", "stacks"} & run["results"][0].keys()
