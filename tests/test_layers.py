@@ -56,6 +56,7 @@ LAYERS: Final = (
     ("checks",),
     ("check",),
     ("render",),
+    ("outputs",),
     ("cli", "target"),
     ("__main__",),
 )
@@ -97,7 +98,7 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
 }
 COMMAND_LINES: Final = {"cli", "target", "__main__"}
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
-OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["render"]}
+OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["outputs"]}
 
 
 def sources() -> list[tuple[str, Path]]:
@@ -189,6 +190,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "import dmabuf_trace.recorder",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
+        "from dmabuf_trace.outputs import Outputs; Outputs.open(['junit'])",
         "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
     ],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
+from dmabuf_trace import options
 from dmabuf_trace.cli import live
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import EXIT_SKIPPED, InputError, UntraceableError
@@ -69,12 +70,12 @@ def check(
         bool,
         typer.Option("--skip-untraceable", help="Exit with 77 where this kernel can't be traced."),
     ] = False,
-    cycles: live.Cycles = 1,
-    ring: live.Ring = "8M",
-    maxactive: live.MaxActive = 1024,
-    events: live.Events = live.ALL,
-    loader: live.LoaderName = live.AUTO,
-    attach: live.Attach = live.AUTO,
+    cycles: live.Cycles = options.CYCLES.default,
+    ring: live.Ring = options.RING.default,
+    maxactive: live.MaxActive = options.MAXACTIVE.default,
+    events: live.Events = options.EVENTS.default,
+    loader: live.LoaderName = options.LOADER.default,
+    attach: live.Attach = options.ATTACH.default,
     table: live.Tables = None,
     only_command: live.OnlyCommand = False,
     exporter: live.Exporter = "",
@@ -88,7 +89,7 @@ def check(
     can't be traced; 5: clean, but CMD itself failed; 126, 127: CMD can't be executed, is not found.
     """
     from dmabuf_trace import check as judge
-    from dmabuf_trace.outputs import Outputs, Target
+    from dmabuf_trace.outputs import Outputs, check_path, write_file
 
     command: tuple[str, ...] = ctx.meta[COMMAND]
     if (file is None) == (not command):
@@ -97,11 +98,11 @@ def check(
         raise InputError("-o keeps the recording of a command", "leave it out, FILE is there")
     rules = judge.policy(policy)
     known = judge.Baseline(baseline, rules) if baseline else None
+    others = [each for each in (output, write_policy) if each]
+    outputs = Outputs.open([*(to or ()), *["json"] * as_json], force=force, taken=others)
+    if write_policy:
+        check_path(write_policy, force=force)
     with ExitStack() as stack:
-        outputs = stack.enter_context(Outputs.open([*(to or ()), *["json"] * as_json], force=force))
-        proposal = (
-            stack.enter_context(Target.open(write_policy, force=force)) if write_policy else None
-        )
         shown = file or output
         if file is None:
             from dmabuf_trace.request import Request
@@ -124,8 +125,8 @@ def check(
             )
             file = _recorded(request, skip_untraceable=skip_untraceable)
         verdict = judge.read(file, rules, baseline=known, shown=shown or NO_FILE)
-        if proposal:
-            proposal.write(judge.propose(file))
+        if write_policy:
+            write_file(write_policy, judge.propose(file), force=force)
         outputs.write(verdict)
     raise typer.Exit(verdict.status)
 
