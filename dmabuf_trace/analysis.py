@@ -35,10 +35,21 @@ if TYPE_CHECKING:
 PACKAGE: Final = "dmabuf_trace.analyses"
 
 ColumnKind = Literal[
-    "id", "text", "count", "bytes", "duration", "time", "share", "rate", "flag", "holders", "stack"
+    "id",
+    "text",
+    "count",
+    "bytes",
+    "duration",
+    "time",
+    "share",
+    "rate",
+    "flag",
+    "holders",
+    "stack",
+    "stacks",
 ]
 """How a column is shown; ``time`` is ns since the trace began, ``rate`` per second, ``holders`` a
-list of holder objects, ``stack`` a list of frames, innermost first."""
+list of holder objects, ``stack`` a list of frames, innermost first, ``stacks`` a list of those."""
 
 ParamKind = Literal["duration", "text"]
 

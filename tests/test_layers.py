@@ -46,7 +46,7 @@ LAYERS: Final = (
     ("trace", "graph"),
     ("analysis",),
     ("holders", "measure", "processes"),
-    ("levels", "overlaps"),
+    ("levels", "overlaps", "taken"),
     ("latency", "rules"),
     ("analyses",),
     ("findings",),
