@@ -225,9 +225,7 @@ def _notes(view: View, leaks: list[Row]) -> Iterator[str]:
         yield "exports were not observed: buffers made before the trace can't be told apart"
 
 
-def _taken_notes(
-    view: View, leaks: list[Row], taken_at: dict[int, taken.Taken]
-) -> Iterator[str]:
+def _taken_notes(view: View, leaks: list[Row], taken_at: dict[int, taken.Taken]) -> Iterator[str]:
     """What the stacks of gets can't tell."""
     if leaks and "get" in view.missing:
         yield "get was not observed: where references were taken is not known"

@@ -27,6 +27,7 @@ class BlockKind(IntEnum):
     CGROUPS = 9
     PROBED = 10
     USER_STACKS = 11
+    BUILDS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,13 @@ class StackBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildBlock:
+    """Build ids, in hex, by module, of what the frames of kernel stacks lie in; "": the kernel."""
+
+    ids: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupBlock:
     """Paths of cgroups (v2) by id, as they came up."""
 
@@ -195,6 +203,7 @@ Block = (
     | SnapshotBlock
     | StackBlock
     | UserStackBlock
+    | BuildBlock
     | CgroupBlock
     | ProbedBlock
     | EndBlock

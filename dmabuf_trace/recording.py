@@ -29,6 +29,7 @@ from dmabuf_trace import framing, packing, schema
 from dmabuf_trace.blocks import (
     Block,
     BlockKind,
+    BuildBlock,
     CgroupBlock,
     EndBlock,
     EventBlock,
@@ -197,6 +198,11 @@ class Writer:
         """Append symbolised stacks."""
         self._write_rest()
         self._write_block(BlockKind.STACKS, _json(stacks))
+
+    def write_builds(self, ids: dict[str, str]) -> None:
+        """Append build ids by module."""
+        self._write_rest()
+        self._write_block(BlockKind.BUILDS, _json(ids))
 
     def write_cgroups(self, paths: dict[int, str]) -> None:
         """Append paths of cgroups by id."""
@@ -379,7 +385,7 @@ class Reader:
             if isinstance(block, EndBlock):
                 return
 
-    def _decode(self, kind: int, payload: bytes) -> Block | None:
+    def _decode(self, kind: int, payload: bytes) -> Block | None:  # noqa: PLR0912 - one a kind
         match kind:
             case BlockKind.EVENTS:
                 return EventBlock(np.frombuffer(payload, schema.EVENT_DTYPE))
@@ -404,6 +410,9 @@ class Reader:
                 values = self._decode_json(payload)
                 stacks = _stacks(values.pop("stacks"))
                 return _row(UserStackBlock, {**values, "stacks": stacks})
+            case BlockKind.BUILDS:
+                ids = self._decode_json(payload)
+                return BuildBlock(dict(zip(ids, _texts(list(ids.values())), strict=True)))
             case BlockKind.CGROUPS:
                 paths = self._decode_json(payload)
                 (*texts,) = _texts(list(paths.values()))

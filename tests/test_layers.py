@@ -18,9 +18,9 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     ("version", "errors", "errnos", "threads", "memory"),
-    ("kinds",),
+    ("kinds", "elf"),
     ("schema", "units"),
-    ("probes", "symbols", "cgroups", "libbcc"),
+    ("probes", "symbols", "cgroups", "libbcc", "builds"),
     ("loader",),
     ("ring", "features", "framing", "packing", "blocks"),
     ("gather",),
@@ -38,7 +38,7 @@ LAYERS: Final = (
     ("fds", "calls"),
     ("pairing",),
     ("lifecycle",),
-    ("columns", "frames", "reconcile"),
+    ("columns", "frames", "reconcile", "sourcelines"),
     ("reading",),
     ("quality",),
     ("source",),
@@ -64,6 +64,7 @@ FOUNDATION: Final = {
     "threads",
     "memory",
     "kinds",
+    "elf",
     "schema",
     "units",
     "framing",
@@ -75,6 +76,7 @@ FOUNDATION: Final = {
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
     "bufinfo",
+    "builds",
     "cgroups",
     "operations",
     "filters",

@@ -260,7 +260,7 @@ def record(
         typer.Option(
             metavar="WHICH",
             help="Stacks of all calls: kernel, user, both, none. Without it: kernel stacks of "
-            "export and attach.",
+            "export, attach and get.",
         ),
     ] = None,
     holders_every: Annotated[
