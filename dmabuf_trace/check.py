@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -23,6 +23,7 @@ from dmabuf_trace.checks import Check, Draft, Judged
 from dmabuf_trace.findings import Case, CommandEnd, Excused, Finding, Verdict
 from dmabuf_trace.policy import Entry, Key, Policy, Section, Values, default, load
 from dmabuf_trace.report import recording
+from dmabuf_trace.sourcelines import Lines
 from dmabuf_trace.stacks import function as stack_function
 
 if TYPE_CHECKING:
@@ -80,6 +81,34 @@ def policy(path: Path | None = None) -> Policy:
     return load(path, policy_section()) if path else default(policy_section())
 
 
+class DebugInfo:
+    """Files with debug information; ``root`` is stripped from the paths that they tell.
+
+    Raises:
+        InputError: one of them has none, or can't be read.
+    """
+
+    def __init__(self, files: Sequence[Path], root: Path | None = None) -> None:
+        self._files = files
+        self._root = root
+        Lines(files)
+
+    def of(self, trace: Trace) -> Lines:
+        """What they tell of the builds that a trace is of."""
+        return Lines(self._files, trace.builds, self._root)
+
+
+def _located(cases: list[Case], lines: Lines) -> list[Case]:
+    """Cases whose findings tell the line that their stack leads to."""
+    found = iter(lines.locations(each.stack for case in cases for each in case.findings))
+    return [
+        replace(
+            case, findings=tuple(replace(each, location=next(found)) for each in case.findings)
+        )
+        for case in cases
+    ]
+
+
 class Baseline:
     """Findings of a recording that is known to be good enough.
 
@@ -109,11 +138,13 @@ def read(
     window: Window | None = None,
     baseline: Baseline | None = None,
     shown: Path | None = None,
+    debug_info: DebugInfo | None = None,
     today: datetime.date | None = None,
 ) -> Verdict:
     """Judge a recording, or a part of it; with a ``baseline`` only what is worse than in that one.
 
-    ``shown`` is what it is called, where that is not its path.
+    ``shown`` is what it is called, where that is not its path; ``debug_info`` leads stacks to
+    lines of source.
 
     Raises:
         InputError: it is not a recording that this version reads.
@@ -128,8 +159,11 @@ def read(
             rest = [each for each in rest if each not in same]
             excused += [Excused(each, f"no worse than in {baseline.path}") for each in same]
         cases.append(_case(draft, rest, excused, _doubts(trace, draft)))
+    lines = debug_info and debug_info.of(trace)
+    if lines:
+        cases = _located(cases, lines)
     facts = {**asdict(recording(trace)), "path": str(shown or path)}
-    notes = (*_notes(trace), *allowed.notes(rules.path))
+    notes = (*_notes(trace), *allowed.notes(rules.path), *(lines.notes if lines else ()))
     return Verdict(facts, tuple(cases), command_end(trace), notes)
 
 
@@ -262,7 +296,10 @@ class _Allowed:
     def _fits(self, entry: Entry, finding: Finding) -> bool:
         if self._is_over(entry):
             return False
-        facts = {**finding.subject, "rule": finding.rule}
+        lines = debug_info and debug_info.of(trace)
+    if lines:
+        cases = _located(cases, lines)
+    facts = {**finding.subject, "rule": finding.rule}
         function = entry.values["stack"]
         return entry.fits(facts, _PATTERNS) and (
             function is None

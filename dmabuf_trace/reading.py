@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import (
     Block,
+    BuildBlock,
     CgroupBlock,
     EndBlock,
     EventBlock,
@@ -116,6 +117,7 @@ class Read:
     events: int = 0
     first_export: int = np.iinfo(np.int64).max
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    builds: dict[str, str] = field(default_factory=dict)
     user_stacks: UserStackBlock = field(default_factory=lambda: UserStackBlock({}))
     probed: list[Probed] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
@@ -230,6 +232,8 @@ class Read:
                     self.marks.append(block)
             case StackBlock(stacks):
                 self.stacks |= stacks
+            case BuildBlock(ids):
+                self.builds |= ids
             case UserStackBlock():
                 self.user_stacks = block
             case EndBlock():

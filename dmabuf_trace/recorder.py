@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace import schema, snapshot
+from dmabuf_trace import builds, schema, snapshot
 from dmabuf_trace.blocks import RUN, Mark
 from dmabuf_trace.capture import Batch, Capture, CaptureOptions
 from dmabuf_trace.recording import Writer
@@ -134,8 +135,9 @@ def _record(
     detached = time.monotonic_ns()
     follower.finish()
     writer.write_snapshot(holders)
-    stacks = np.flatnonzero(seen).astype(np.uint16).view(np.int16)
-    writer.write_stacks(capture.stacks(stacks.tolist()))
+    stacks = capture.stacks(np.flatnonzero(seen).astype(np.uint16).view(np.int16).tolist())
+    writer.write_stacks(stacks)
+    writer.write_builds(builds.of(chain.from_iterable(stacks.values())))
     if options.capture.user_stacks:
         writer.write_user_stacks(user_stacks.resolve())
     writer.finish(detached, ending.reason)

@@ -123,6 +123,7 @@ class Trace:
         self.window_ns = part and (part[0] - whole[0], min(part[1], whole[1]) - whole[0])
         self.stacks = read.stacks
         self.user_stacks = read.user_stacks.stacks
+        self.builds = read.builds
         self.losses = read.losses
         self.snapshots = read.snapshots
         self.reason = read.end.reason if read.end else ""

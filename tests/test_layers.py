@@ -18,11 +18,11 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     ("version", "errors", "errnos", "threads", "memory"),
-    ("kinds",),
+    ("kinds", "elf"),
     ("schema", "units", "options"),
     ("values", "stacks"),
     ("policy",),
-    ("probes", "symbols", "cgroups", "libbcc"),
+    ("probes", "symbols", "cgroups", "libbcc", "builds"),
     ("loader",),
     ("ring", "features", "framing", "packing", "blocks"),
     ("gather",),
@@ -41,7 +41,7 @@ LAYERS: Final = (
     ("fds", "calls"),
     ("pairing",),
     ("lifecycle",),
-    ("columns", "frames", "reconcile"),
+    ("columns", "frames", "reconcile", "sourcelines"),
     ("reading",),
     ("quality",),
     ("source",),
@@ -49,7 +49,7 @@ LAYERS: Final = (
     ("trace", "graph"),
     ("analysis",),
     ("holders", "measure", "processes"),
-    ("levels", "overlaps", "trend"),
+    ("levels", "overlaps", "trend", "taken"),
     ("latency", "rules"),
     ("analyses",),
     ("report", "story", "diff", "findings"),
@@ -69,6 +69,7 @@ FOUNDATION: Final = {
     "threads",
     "memory",
     "kinds",
+    "elf",
     "schema",
     "units",
     "options",
@@ -84,6 +85,7 @@ FOUNDATION: Final = {
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
     "bufinfo",
+    "builds",
     "cgroups",
     "operations",
     "filters",

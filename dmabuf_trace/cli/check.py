@@ -66,6 +66,17 @@ def check(
         typer.Option("-o", "--output", metavar="FILE", help="Keep the recording of CMD."),
     ] = None,
     force: live.Force = False,
+    debug_info: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="vmlinux or MODULE.ko with debug information: findings get a line of source. "
+            "Repeatable.",
+        ),
+    ] = None,
+    source_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where that source is: paths begin below it.")
+    ] = None,
     skip_untraceable: Annotated[
         bool,
         typer.Option("--skip-untraceable", help="Exit with 77 where this kernel can't be traced."),
@@ -97,6 +108,7 @@ def check(
     if file and output:
         raise InputError("-o keeps the recording of a command", "leave it out, FILE is there")
     rules = judge.policy(policy)
+    debug = judge.DebugInfo(debug_info, source_root) if debug_info else None
     known = judge.Baseline(baseline, rules) if baseline else None
     others = [each for each in (output, write_policy) if each]
     outputs = Outputs.open([*(to or ()), *["json"] * as_json], force=force, taken=others)
@@ -124,7 +136,7 @@ def check(
                 force=force,
             )
             file = _recorded(request, skip_untraceable=skip_untraceable)
-        verdict = judge.read(file, rules, baseline=known, shown=shown or NO_FILE)
+        verdict = judge.read(file, rules, baseline=known, shown=shown or NO_FILE, debug_info=debug)
         if write_policy:
             write_file(write_policy, judge.propose(file), force=force)
         outputs.write(verdict)
