@@ -11,59 +11,25 @@ import datetime
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace import analysis, checks
+from dmabuf_trace.allowed import ALLOW, Allowed
 from dmabuf_trace.analysis import Asked, Result
 from dmabuf_trace.blocks import RUN
 from dmabuf_trace.checks import Check, Draft, Judged
 from dmabuf_trace.findings import Case, CommandEnd, Excused, Finding, Verdict
-from dmabuf_trace.policy import Entry, Key, Policy, Section, Values, default, load
+from dmabuf_trace.policy import Policy, Section, Values, default, load
 from dmabuf_trace.report import recording
 from dmabuf_trace.sourcelines import Lines
-from dmabuf_trace.stacks import function as stack_function
 
 if TYPE_CHECKING:
     from dmabuf_trace.trace import Trace, Window
 
 SLOWER: Final = 1.25
 """A time is worse than the baseline's where it is longer by this factor."""
-
-_PATTERNS: Final = ("rule", "shape", "exporter", "name", "comm", "device", "call")
-
-
-def _objection(values: Values) -> str:
-    """What is wrong with an entry of the allow-list."""
-    if all(values[key] is None for key in (*_PATTERNS, "stack")):
-        return "would allow everything: say which findings it is about"
-    rules = (rule for check in checks.registry() for rule in check.rules)
-    rule = values["rule"]
-    if rule is not None and not any(fnmatchcase(each, rule) for each in rules):
-        return f"never used: no rule is named {rule!r}"
-    return ""
-
-
-ALLOW: Final = Section(
-    "allow",
-    "findings that are known and tolerated; all that an entry gives must match",
-    (
-        Key("rule", "pattern", "name of the case, as leaks.kernel or contract.*"),
-        Key("shape", "pattern", "shape of the leak"),
-        Key("exporter", "pattern", "exporter of the buffer"),
-        Key("name", "pattern", "name of the buffer"),
-        Key("comm", "pattern", "thread that made it"),
-        Key("device", "pattern", "device of the importer"),
-        Key("call", "pattern", "call and percentile, as 'map p99'"),
-        Key("stack", "pattern", "a function in the kernel stack"),
-        Key("reason", "text", "why it is tolerated", required=True),
-        Key("expires", "date", "the last day on which it is"),
-    ),
-    entries=True,
-    objection=_objection,
-)
 
 
 def policy_section() -> Section:
@@ -102,9 +68,7 @@ def _located(cases: list[Case], lines: Lines) -> list[Case]:
     """Cases whose findings tell the line that their stack leads to."""
     found = iter(lines.locations(each.stack for case in cases for each in case.findings))
     return [
-        replace(
-            case, findings=tuple(replace(each, location=next(found)) for each in case.findings)
-        )
+        replace(case, findings=tuple(replace(each, location=next(found)) for each in case.findings))
         for case in cases
     ]
 
@@ -150,7 +114,7 @@ def read(
         InputError: it is not a recording that this version reads.
     """
     trace, drafts = _drafts(path, rules, window, shown or path)
-    allowed = _Allowed(rules.values["allow"], today or datetime.date.today())
+    allowed = Allowed(rules.values["allow"], today or datetime.date.today())
     cases = []
     for draft in drafts:
         rest, excused = allowed.sort(draft.findings)
@@ -266,50 +230,3 @@ def _doubts(trace: Trace, draft: Draft) -> list[str]:
 def _notes(trace: Trace) -> Iterator[str]:
     if trace.filters:
         yield f"recorded with {' '.join(trace.filters)}: what that leaves out is not judged"
-
-
-class _Allowed:
-    """The allow-list, and which of its entries were used."""
-
-    def __init__(self, entries: tuple[Entry, ...], today: datetime.date) -> None:
-        self._entries = entries
-        self._today = today
-        self._used: set[int] = set()
-
-    def sort(self, findings: tuple[Finding, ...]) -> tuple[list[Finding], list[Excused]]:
-        """Those that count, and those that do not."""
-        rest: list[Finding] = []
-        excused: list[Excused] = []
-        for finding in findings:
-            entry = next((each for each in self._entries if self._fits(each, finding)), None)
-            if entry is None:
-                rest.append(finding)
-            else:
-                self._used.add(entry.line)
-                excused.append(Excused(finding, str(entry.values["reason"])))
-        return rest, excused
-
-    def _is_over(self, entry: Entry) -> bool:
-        last = entry.values["expires"]
-        return last is not None and last < self._today
-
-    def _fits(self, entry: Entry, finding: Finding) -> bool:
-        if self._is_over(entry):
-            return False
-        lines = debug_info and debug_info.of(trace)
-    if lines:
-        cases = _located(cases, lines)
-    facts = {**finding.subject, "rule": finding.rule}
-        function = entry.values["stack"]
-        return entry.fits(facts, _PATTERNS) and (
-            function is None
-            or any(fnmatchcase(stack_function(frame), function) for frame in finding.stack)
-        )
-
-    def notes(self, path: str) -> Iterator[str]:
-        """Entries that did nothing."""
-        for entry in self._entries:
-            if self._is_over(entry):
-                yield f"{path}:{entry.line}: expired on {entry.values['expires']}, not used"
-            elif entry.line not in self._used:
-                yield f"{path}:{entry.line}: allows what was not found"

@@ -54,6 +54,7 @@ LAYERS: Final = (
     ("analyses",),
     ("report", "story", "diff", "findings"),
     ("checks",),
+    ("allowed",),
     ("check",),
     ("render",),
     ("outputs",),
