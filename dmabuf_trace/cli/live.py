@@ -271,6 +271,10 @@ def record(
         int,
         typer.Option(min=1, metavar="N", help="Run CMD so many times, each end of it marked."),
     ] = 1,
+    control: Annotated[
+        bool,
+        typer.Option("--control", hidden=True, help="Requests on stdin, answers on stdout."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Record dma-buf events until CMD ends or Ctrl-C: of the whole system, unless filtered.
@@ -288,6 +292,8 @@ def record(
 
     if cycles > 1 and not command:
         raise InputError("--cycles without a command", "add: -- CMD...")
+    if control and command:
+        raise InputError("--control with a command", "whoever has control runs it")
 
     path = output or Path(time.strftime("dmabuf-%Y%m%d-%H%M%S.dbt"))
     filters = _filters(pid, only_command, command, comm, exporter, min_size, max_size)
@@ -299,6 +305,7 @@ def record(
         _options(ring, maxactive, events, loader, attach, filters, stacks, table),
         _every(holders_every),
         cycles,
+        (sys.stdin.fileno(), sys.stdout.fileno()) if control else None,
     )
 
     def attached(capture: Capture) -> None:
