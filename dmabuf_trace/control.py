@@ -4,8 +4,8 @@
 ``mark LABEL`` writes all that has happened by now, a look at the holders, what was lost, and a
 mark; ``stacks`` writes the names of the kernel stacks so far. The answer is ``ok TS`` (ns,
 CLOCK_MONOTONIC; a mark's own) once whole blocks are in the file, where the other process can read
-them, or ``error WHY``. When the requests end, whoever sends them does, or nobody reads the answers,
-the recording ends as by SIGTERM. Must not know what is recorded.
+them, or ``error WHY``. At ``end``, when the requests end, whoever sends them does, or nobody reads
+the answers, the recording ends as by SIGTERM. Must not know what is recorded.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dmabuf_trace.session import Interrupt, wait_signal
 
 MAX_REQUEST: Final = 4096
 """Bytes of a line; an answer is shorter, and fits a pipe as a whole."""
+END: Final = b"end"
 _SHOWN: Final = 40
 _GONE: Final = Interrupt(signal.SIGTERM, from_terminal=False)
 
@@ -54,11 +55,11 @@ class Control:
         return _GONE if os.getppid() != self._parent else wait_signal(0)
 
     def _read(self) -> bool:
-        """Take what there is; whether anybody is still there."""
+        """Take what there is; whether it goes on."""
         found = os.read(self._requests, MAX_REQUEST)
         *lines, rest = (self._unfinished + found).split(b"\n")
         self._unfinished = rest[: MAX_REQUEST + 1]  # a longer one is refused in any case
-        return bool(found) and all(self._answer(self._do(line)) for line in lines)
+        return bool(found) and all(line != END and self._answer(self._do(line)) for line in lines)
 
     def _do(self, line: bytes) -> str:
         if len(line) > MAX_REQUEST:

@@ -107,6 +107,12 @@ def test_the_end_of_the_requests_is_the_end(asking: Asking) -> None:
     assert asking.control.wait(0) == GONE
 
 
+def test_it_can_be_asked_to_end(asking: Asking) -> None:
+    os.write(asking.requests, b"mark x\nend\nmark y\n")
+    assert asking.control.wait(0) == GONE
+    assert asking.answered() == ["ok 1"]
+
+
 def test_nobody_who_reads_answers_is_the_end(asking: Asking) -> None:
     os.close(asking.answers)
     os.write(asking.requests, b"mark x\n")

@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     ("version", "errors", "errnos", "threads", "memory"),
+    ("remote",),
     ("kinds",),
     ("schema", "units"),
     ("probes", "symbols", "cgroups", "libbcc"),
@@ -40,6 +41,7 @@ LAYERS: Final = (
     ("pairing",),
     ("lifecycle",),
     ("columns", "frames", "reconcile"),
+    ("tail",),
     ("reading",),
     ("quality",),
     ("source",),
@@ -47,12 +49,14 @@ LAYERS: Final = (
     ("trace", "graph"),
     ("analysis",),
     ("holders", "measure", "processes"),
-    ("levels", "overlaps"),
+    ("levels", "overlaps", "limits"),
     ("latency", "rules"),
     ("analyses",),
     ("findings",),
     ("report", "story", "diff"),
     ("render",),
+    ("leftovers",),
+    ("pytest_plugin",),
     ("cli",),
     ("__main__",),
 )
@@ -62,6 +66,7 @@ FOUNDATION: Final = {
     "version",
     "errors",
     "errnos",
+    "remote",
     "threads",
     "memory",
     "kinds",
@@ -87,7 +92,9 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
     "watch",
 }
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
-OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["render"]}
+OFFLINE: Final = {
+    name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["pytest_plugin"]
+}
 
 
 def sources() -> list[tuple[str, Path]]:
