@@ -364,6 +364,10 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Read no more."""
         self._file.close()
 
     def _next(self) -> tuple[int, bytes] | None:
@@ -409,12 +413,13 @@ class Reader:
         found = framing.read(self._file)
         return None if isinstance(found, Cut) else self._block(found)
 
-    def blocks(self, unwanted: Collection[int] = ()) -> Iterator[Block]:
+    def blocks(self, unwanted: Collection[int] = (), since: int | None = None) -> Iterator[Block]:
         """The blocks after the header, in file order, up to the end block or the cut.
 
-        Those at ``unwanted`` offsets are passed over.
+        Those at ``unwanted`` offsets are passed over. ``since``: from the offset of a cut on, where
+        more may have been written.
         """
-        self._file.seek(self._begin)
+        self._file.seek(self._begin if since is None else since)
         while True:
             if unwanted and self._file.tell() in unwanted:
                 framing.skip(self._file)

@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     ("version", "errors", "errnos", "threads", "memory"),
+    ("remote",),
     ("kinds", "elf"),
     ("schema", "units", "options"),
     ("values", "stacks"),
@@ -33,6 +34,7 @@ LAYERS: Final = (
     ("snapshot", "operations"),
     ("capture",),
     ("session", "sizes"),
+    ("steering",),
     ("recorder",),
     ("request", "notes"),
     ("tables",),
@@ -42,6 +44,7 @@ LAYERS: Final = (
     ("pairing",),
     ("lifecycle",),
     ("columns", "frames", "reconcile", "sourcelines"),
+    ("tail",),
     ("reading",),
     ("quality",),
     ("source",),
@@ -49,7 +52,7 @@ LAYERS: Final = (
     ("trace", "graph"),
     ("analysis",),
     ("holders", "measure", "processes"),
-    ("levels", "overlaps", "trend", "taken"),
+    ("levels", "overlaps", "trend", "taken", "limits"),
     ("latency", "rules"),
     ("analyses",),
     ("report", "story", "diff", "findings"),
@@ -58,6 +61,8 @@ LAYERS: Final = (
     ("check",),
     ("render",),
     ("outputs",),
+    ("leftovers",),
+    ("pytest_plugin",),
     ("cli", "target"),
     ("__main__",),
 )
@@ -67,6 +72,7 @@ FOUNDATION: Final = {
     "version",
     "errors",
     "errnos",
+    "remote",
     "threads",
     "memory",
     "kinds",
@@ -92,6 +98,7 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
     "filters",
     "libbcc",
     "session",
+    "steering",
     "recorder",
     "sizes",
     "request",
@@ -101,7 +108,9 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
 }
 COMMAND_LINES: Final = {"cli", "target", "__main__"}
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
-OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["outputs"]}
+OFFLINE: Final = {
+    name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["pytest_plugin"]
+}
 
 
 def sources() -> list[tuple[str, Path]]:

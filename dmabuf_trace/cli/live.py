@@ -97,6 +97,10 @@ def record(
         str | None, option(options.HOLDERS_EVERY)
     ] = options.HOLDERS_EVERY.default,
     cycles: Cycles = options.CYCLES.default,
+    steered: Annotated[
+        bool,
+        typer.Option("--steered", hidden=True, help="Requests on stdin, answers on stdout."),
+    ] = False,
     force: Force = options.FORCE.default,
 ) -> None:
     """Record dma-buf events until CMD ends or Ctrl-C: of the whole system, unless filtered.
@@ -114,7 +118,7 @@ def record(
     request = Request(
         tuple(command or ()),
         *(output, duration, ring, maxactive, events, loader, attach, table, pid, only_command),
-        *(comm, exporter, min_size, max_size, stacks, holders_every, cycles, force),
+        *(comm, exporter, min_size, max_size, stacks, holders_every, cycles, force, steered),
     )
     raise typer.Exit(record_with_notes(request.recording()).ending.status)
 
