@@ -14,7 +14,13 @@ from pathlib import Path
 from dmabuf_trace.uapi import Prime, closing, heap_alloc, udmabuf_create
 
 __all__ = [
-    *("Prime", "closing", "drm_device", "heap_alloc", "stream", "udmabuf_create", "video_node"),
+    "Prime",
+    "closing",
+    "drm_device",
+    "heap_alloc",
+    "stream",
+    "udmabuf_create",
+    "video_node",
 ]
 
 

@@ -22,7 +22,8 @@ LAYERS: Final = (
     ("schema", "units"),
     ("probes", "symbols", "cgroups", "libbcc"),
     ("loader",),
-    ("ring", "features", "framing", "packing", "blocks"),
+    ("ring", "features", "framing", "packing", "blocks", "uapi"),
+    ("control",),
     ("gather",),
     ("recording",),
     ("extent",),
@@ -50,7 +51,7 @@ LAYERS: Final = (
     ("latency", "rules"),
     ("analyses",),
     ("findings",),
-    ("report", "story", "diff"),
+    ("report", "story", "diff", "sight", "proof"),
     ("render",),
     ("cli",),
     ("__main__",),
@@ -72,6 +73,8 @@ FOUNDATION: Final = {
     "blocks",
     "recording",
     "extent",
+    "uapi",
+    "control",
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
     "bufinfo",

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that need the running kernel: doctor, record, trace."""
+"""Commands that follow the running kernel: record, trace."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -15,7 +13,7 @@ import typer
 
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.cli.sizes import ring_bytes, table_sizes
-from dmabuf_trace.errors import EXIT_OK, EXIT_UNTRACEABLE, InputError
+from dmabuf_trace.errors import InputError
 from dmabuf_trace.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -206,33 +204,6 @@ def _lost(losses: NDArray[np.uint64]) -> int:
         if parts:
             note(f"LOST: {cause.doc} ({parts})" + (f"; {cause.hint}" if cause.hint else ""))
     return schema.lost_events(losses)
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
-    """Try what this kernel lets us see, and say what is lost where it doesn't.
-
-    Exit status 0 where recording works, 4 where it doesn't.
-    """
-    from dmabuf_trace.features import examine
-
-    features = examine()
-    works = all(feature.found for feature in features if feature.needed)
-    system = os.uname()
-    if as_json:
-        rows = [asdict(feature) for feature in features]
-        print(json.dumps({"release": system.release, "works": works, "features": rows}, indent=2))
-    else:
-        print(f"kernel {system.release} {system.machine}")
-        width = max(len(feature.name) for feature in features)
-        for feature in features:
-            mark = "yes" if feature.found else "NO "
-            tail = "" if feature.found else f"; without it {feature.without}"
-            print(f"  {mark}  {feature.name:<{width}}  {feature.detail}{tail}")
-        print("recording works here" if works else "recording does not work here")
-    raise typer.Exit(EXIT_OK if works else EXIT_UNTRACEABLE)
 
 
 @app.command(context_settings=RUNS_COMMANDS)

@@ -11,6 +11,7 @@ from typing import Final
 from tests.weather.watch import TRACE, Result, run, shell
 
 NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+ALLOCATE: Final = "import os; from examples.clients import heap_alloc; os.close(heap_alloc(4096))"
 LACKING: Final = {
     "no CAP_BPF": "-bpf,-sys_admin",
     "no CAP_PERFMON": "-perfmon,-sys_admin",
