@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
+from dmabuf_trace import check
 from dmabuf_trace.analysis import Asked, Column, Table, ask, frame, records, registry
 from dmabuf_trace.control import EVERYWHERE, SHAPES, Planted, Report, planted
-
-if TYPE_CHECKING:
-    from dmabuf_trace.analysis import Result
 
 COLUMNS: Final = (
     Column("shape", "text", "shape"),
@@ -75,10 +73,10 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a recording has of buffers made in it: names and shapes of leaks, by inode number.
+    """What a recording has of buffers made in it, and what the gate says to it.
 
-    ``exporters`` by inode number too; ``queues``: sockets were looked into; ``doubts``: why leaks
-    may be wrong.
+    ``names`` and ``exporters`` by inode number, and ``shapes`` of those that it calls leaks.
+    ``queues``: sockets were looked into. ``doubts``: why rules can't be judged.
     """
 
     names: Mapping[int, str]
@@ -89,26 +87,28 @@ class Seen:
 
 
 def read(path: Path) -> Seen:
-    """What there is to know of a recording.
+    """Judge a recording by the default policy.
 
     Raises:
-        InputError: see :func:`dmabuf_trace.analysis.ask`.
+        InputError: it is not a recording that this version reads.
     """
-    known = registry()
-    last, (leaks, buffers) = ask(path, [Asked(known["leaks"]), Asked(known["buffers"])])
-    made = [row for row in _rows(buffers, "buffers") if row["origin"] != "before"]
+    last, (listed,) = ask(path, [Asked(registry()["buffers"])])
+    rows = records(next(iter(listed.answer.tables)).rows)
+    made = [row for row in rows if row["origin"] != "before"]
     end = last.snapshots.get("end")
+    verdict = check.read(path, check.policy())
     return Seen(
         {row["inode"]: row["name"] or "" for row in made},
         {row["inode"]: row["exporter"] or "" for row in made},
-        {row["inode"]: row["shape"] for row in _rows(leaks, "leaks")},
+        {
+            inode: finding.subject["shape"]
+            for finding in verdict.findings
+            for inode in finding.inodes
+            if "shape" in finding.subject
+        },
         bool(end and end.queues),
-        leaks.doubts,
+        tuple(dict.fromkeys(case.reason for case in verdict.of("inconclusive"))),
     )
-
-
-def _rows(result: Result, name: str) -> list[dict[str, Any]]:
-    return records(next(table.rows for table in result.answer.tables if table.name == name))
 
 
 def prove(seen: Seen, report: Report | None) -> Proof:

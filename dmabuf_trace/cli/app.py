@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from dmabuf_trace.errors import EXIT_USAGE, TraceError
-from dmabuf_trace.render.text import printable
+from dmabuf_trace.errors import EXIT_USAGE
+from dmabuf_trace.render.failure import failures_told, unprintable_escaped
 from dmabuf_trace.version import VERSION
-
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
 
 
 class Commands(TyperGroup):
@@ -23,21 +18,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except TraceError as error:
-            print(f"dmabuf-trace: {printable(str(error))}", file=sys.stderr)
-            if error.hint:
-                print(f"  {printable(error.hint)}", file=sys.stderr)
-            raise typer.Exit(error.status) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except BrokenPipeError:
-            # whoever read us has enough; the interpreter's own flush at exit must not complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(EXIT_BROKEN_PIPE) from None
-        return result
+        with failures_told(typer.Exit):
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -72,7 +54,5 @@ def _root(
 
 def main() -> None:
     """Entry point of the command."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    unprintable_escaped()
     app(prog_name="dmabuf-trace")

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from dmabuf_trace.cli.app import app
-from dmabuf_trace.cli.live import note
 from dmabuf_trace.cli.offline import TERMINAL_ROWS
 from dmabuf_trace.units import count_text
 
@@ -33,6 +32,7 @@ def snapshot(
     """
     from dmabuf_trace import snapshot as looks
     from dmabuf_trace.accounting import account
+    from dmabuf_trace.notes import note
 
     with looks.Looker() as looker:
         found = account(looker.take("now", with_bufinfo=with_bufinfo))

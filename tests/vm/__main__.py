@@ -49,6 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         shares=dict(args.share),
         env=dict(args.env),
         module=args.module,
+        selftests=args.selftests,
         stage=args.stage,
         stream=True,
     )
@@ -117,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--share", action="append", default=[], type=_share, metavar="GUEST=HOSTDIR")
     run.add_argument("--env", action="append", default=[], type=_variable, metavar="NAME=VALUE")
     run.add_argument("--module", action="store_true", help="reference exporter at /opt/kmod")
+    run.add_argument("--selftests", action="store_true", help="kernel's own at /opt/selftests")
     run.add_argument("--no-stage", dest="stage", action="store_false", help="do not install tree")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- CMD")
     run.set_defaults(call=_run)

@@ -24,8 +24,10 @@ from tests.vm.kmod import GUEST_MODULE_DIR, build_module
 from tests.vm.packages import KernelFiles, kernel_files
 from tests.vm.root import Root, root
 from tests.vm.script import LAB, STATUS, Share, guest_script, tag
+from tests.vm.selftests import GUEST_SELFTESTS_DIR, kernel_selftests
 from tests.vm.stage import GUEST_STAGE_DIR, GUEST_STAGE_ENV, TREE, stage_tree
 from tests.vm.streams import Reader
+from tests.vm.target import GUEST_TARGET_DIR, target_root
 
 BOOT_SECONDS = 180.0
 """A boot takes 7 s emulated on an idle machine; this is for a loaded one."""
@@ -222,14 +224,17 @@ def run_guest(
     shares: Mapping[str, Path] | None = None,
     env: Mapping[str, str] | None = None,
     module: bool = False,
+    selftests: bool = False,
+    target: bool = False,
     stage: bool = True,
     stream: bool = False,
 ) -> Completed:
     """Run `command` as root in a guest of `kernel`, in /src, which is this tree, read-only.
 
     `shares` maps guest paths to host directories that the command may write to. `module` puts the
-    reference exporter at /opt/kmod; `stage` installs the tree's package. `timeout` counts from
-    the command's start, in seconds. `stream` also copies the output as it comes.
+    reference exporter at /opt/kmod, `selftests` the kernel's own tests at /opt/selftests, `target`
+    a root of little more than Python at /run/target; `stage` installs the tree's package. `timeout`
+    counts from the command's start, in seconds. `stream` also copies the output as it comes.
 
     Raises GuestError when the guest, not the command, fails; LabError when it can't be started."""
     if machine.counted and machine.cpus != 1:
@@ -243,6 +248,10 @@ def run_guest(
     variables = dict(env or {})
     if module:
         all_shares.append(Share(GUEST_MODULE_DIR, build_module(row, files, disk).parent))
+    if selftests:
+        all_shares.append(Share(GUEST_SELFTESTS_DIR, kernel_selftests(disk)))
+    if target:
+        all_shares.append(Share(GUEST_TARGET_DIR, target_root(disk)))
     if stage and (TREE / "pyproject.toml").exists():
         all_shares.append(Share(GUEST_STAGE_DIR, stage_tree(disk)))
         variables = GUEST_STAGE_ENV | variables

@@ -9,8 +9,9 @@ from pathlib import Path
 from tests.vm.cache import built, digest, digest_files, log_file
 from tests.vm.errors import LabError
 from tests.vm.kernels import Kernel
+from tests.vm.overlay import in_overlay
 from tests.vm.packages import KernelFiles
-from tests.vm.progress import as_root, logged, step
+from tests.vm.progress import step
 from tests.vm.root import Root
 from tests.vm.stage import TREE
 
@@ -34,21 +35,14 @@ def module_sources(directory: Path) -> list[Path]:
     )
 
 
-# Joins root and headers in a mount namespace that is this shell's own, and builds on a tmpfs.
-# Arguments: the tmpfs's place, the overlay's lower directories, the release, the result, sources.
+# Arguments: the release, the result, sources.
 SCRIPT = f"""
-set -e
-work=$1 lower=$2 release=$3 module=$4
-shift 4
-mount -t tmpfs tmpfs "$work"
-mkdir "$work/upper" "$work/work" "$work/root"
-mount -t overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/work" lab "$work/root"
-mount --rbind /dev "$work/root/dev"
-mount -t proc proc "$work/root/proc"
-mkdir "$work/root/build"
-cp "$@" "$work/root/build/"
-chroot "$work/root" make -C "/lib/modules/$release/build" M=/build W=1 modules
-cp "$work/root/build/{MODULE}" "$module"
+release=$1 module=$2
+shift 2
+mkdir "$root/build"
+cp "$@" "$root/build/"
+chroot "$root" make -C "/lib/modules/$release/build" M=/build W=1 modules
+cp "$root/build/{MODULE}" "$module"
 """
 
 
@@ -63,17 +57,13 @@ def build_module(kernel: Kernel, files: KernelFiles, root: Root) -> Path:
         raise LabError(f"no module sources in {SOURCES}")
 
     def build(path: Path) -> None:
-        work = path / "work"
-        work.mkdir()
-        lower = f"{files.path}:{root.tree}"
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh"]
-        command += [str(work), lower, files.release, str(path / MODULE), *map(str, sources)]
+        arguments = [files.release, str(path / MODULE), *map(str, sources)]
         with step(f"building the reference exporter for kernel {kernel.name}"):
-            output = logged(as_root(command), log_file(f"module-{kernel.name}"))
+            log = log_file(f"module-{kernel.name}")
+            output = in_overlay([files.path, root.tree], SCRIPT, arguments, log)
         warnings = [match.group() for match in WARNING.finditer(output)]
         if warnings:
             raise LabError("the module builds with warnings:\n" + "\n".join(warnings))
-        work.rmdir()
 
     names = [file.name for file in sources]
     key = digest([files.path.name, files.release, digest_files(SOURCES, names)])

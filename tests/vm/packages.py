@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Debian's kernel packages, fetched with a private apt and unpacked side by side.
+"""Debian packages, fetched with a private apt; the kernels' are unpacked side by side.
 
 The machine's own apt sources are neither read nor changed: the archive and the keys are those of
 the guests' root, and its list of installed packages tells apt what need not be fetched."""
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +59,26 @@ def _apt(state: Path) -> list[str]:
     return ["apt-get", "-q", "-y", *(f"-o{name}={value}" for name, value in options.items())]
 
 
-def _sources(kernel: Kernel, root: Root) -> str:
+def _sources(root: Root, suite: str) -> str:
     keyring = root.tree / "usr/share/keyrings/debian-archive-keyring.pgp"
-    suites = dict.fromkeys([SUITE, f"{SUITE}-updates", kernel.suite])
+    suites = dict.fromkeys([SUITE, f"{SUITE}-updates", suite])
     lines = (f"deb [signed-by={keyring}] {root.mirror} {suite} main\n" for suite in suites)
     return "".join(lines)
+
+
+def fetch(state: Path, root: Root, suite: str, packages: Sequence[str], name: str) -> list[Path]:
+    """The .deb files of packages and of what they need beside the guests' root, below `state`.
+
+    `name` names the logs."""
+    for directory in ("etc", "lists/partial", "archives/partial"):
+        (state / directory).mkdir(parents=True)
+    (state / "etc/sources.list").write_text(_sources(root, suite))
+    # A copy, because apt locks the directory that this file is in.
+    shutil.copy(root.tree / "var/lib/dpkg/status", state)
+    apt = _apt(state)
+    logged([*apt, "update"], log_file(f"{name}-update"))
+    logged([*apt, "--download-only", "install", *packages], log_file(f"{name}-download"))
+    return sorted(state.glob("archives/*.deb"))
 
 
 def _unpack(debs: list[Path], path: Path, log: Path) -> None:
@@ -87,19 +103,11 @@ def kernel_files(kernel: Kernel, root: Root) -> KernelFiles:
 
     def build(path: Path) -> None:
         state = path / "apt"
-        for directory in ("etc", "lists/partial", "archives/partial"):
-            (state / directory).mkdir(parents=True)
-        (state / "etc/sources.list").write_text(_sources(kernel, root))
-        # A copy, because apt locks the directory that this file is in.
-        shutil.copy(root.tree / "var/lib/dpkg/status", state)
-        apt = _apt(state)
         with step(f"fetching kernel {kernel.name}"):
-            logged([*apt, "update"], log_file(f"kernel-{kernel.name}-update"))
-            install = [*apt, "--download-only", "install", *kernel.packages]
-            logged(install, log_file(f"kernel-{kernel.name}-download"))
+            fetched = fetch(state, root, kernel.suite, kernel.packages, f"kernel-{kernel.name}")
         with step(f"unpacking kernel {kernel.name}"):
             log = log_file(f"kernel-{kernel.name}-unpack")
-            debs = [deb for deb in state.glob("archives/*.deb") if WANTED.match(deb.name)]
+            debs = [deb for deb in fetched if WANTED.match(deb.name)]
             _unpack(debs, path, log)
             release = KernelFiles(path).release
             if not release.startswith(f"{kernel.name}."):

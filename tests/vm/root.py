@@ -27,9 +27,18 @@ PACKAGES = (
     "python3",
     "python3-bpfcc",
     "python3-numpy",
+    "python3-pandas",
+    "python3-pytest",
+    "python3-pytest-xdist",
     "python3-typer",
     "udev",  # names the virtio ports that carry a command's output
     "v4l-utils",
+)
+DPKG_OPTIONS = (
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=force-unsafe-io",
 )
 MMDEBSTRAP = (
     "mmdebstrap",
@@ -37,10 +46,7 @@ MMDEBSTRAP = (
     "--variant=apt",
     f"--include={','.join(PACKAGES)}",
     '--aptopt=APT::Install-Recommends "false"',
-    "--dpkgopt=path-exclude=/usr/share/doc/*",
-    "--dpkgopt=path-exclude=/usr/share/locale/*",
-    "--dpkgopt=path-exclude=/usr/share/man/*",
-    "--dpkgopt=force-unsafe-io",
+    *DPKG_OPTIONS,
     # This rule loads a module for every device there is, which doubles the boot time under
     # emulation; tests load what they need themselves.
     '--customize-hook=rm "$1/usr/lib/udev/rules.d/80-drivers.rules"',

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 
+from dmabuf_trace.capture import TABLES
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.units import parse_size
 
@@ -25,8 +26,6 @@ def ring_bytes(option: str, text: str) -> int:
 
 def table_sizes(texts: list[str] | None) -> dict[str, int]:
     """Sizes of tables, of NAME=SIZE."""
-    from dmabuf_trace.capture import TABLES
-
     sizes = {}
     for text in texts or ():
         name, _, number = text.partition("=")
