@@ -15,6 +15,7 @@ import typer
 
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import EXIT_OK, EXIT_UNTRACEABLE
+from dmabuf_trace.render.text import printable
 
 if TYPE_CHECKING:
     from dmabuf_trace.features import Feature
@@ -38,7 +39,7 @@ def gaps(features: list[Feature]) -> dict[str, Gap]:
     return found
 
 
-def _table(seen: list[Sight]) -> Iterator[str]:
+def table(seen: list[Sight]) -> Iterator[str]:
     """A row per finding; those that no kernel shows share one per analysis."""
     rows = []
     for about, of in groupby(seen, key=lambda each: each.about):
@@ -50,7 +51,7 @@ def _table(seen: list[Sight]) -> Iterator[str]:
     first, second = (max(len(row[at]) for row in (titles, *rows)) for at in (0, 1))
     for finding, here, why in (titles, *rows):
         head = f"  {finding:<{first}}  {here:<{second}}  "
-        lines = textwrap.wrap(why, WIDTH - len(head), break_on_hyphens=False)
+        lines = textwrap.wrap(printable(why), WIDTH - len(head), break_on_hyphens=False)
         yield f"{head}{lines[0] if lines else ''}".rstrip()
         yield from (" " * len(head) + line for line in lines[1:])
 
@@ -92,5 +93,5 @@ def doctor(
         print("recording works here" if works else "recording does not work here")
         if works:
             print("\nwhat can be found here")
-            print("\n".join(_table(seen)))
+            print("\n".join(table(seen)))
     raise typer.Exit(EXIT_OK if works else EXIT_UNTRACEABLE)
