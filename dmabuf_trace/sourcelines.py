@@ -27,12 +27,8 @@ Location = tuple[str, int]
 FRAME: Final = re.compile(r"(?P<name>[^ +]+)\+0x(?P<offset>[0-9a-f]+)(?: \[(?P<module>[^ ]+)\])?")
 """As :mod:`symbols` writes a frame; a bare address is none."""
 
-CORE: Final = re.compile(
-    r"_*dma_buf_\w+|get_dma_buf|fd_install|"
-    r"\w*(kretprobe|kprobe|rethook|ftrace|fprobe|fgraph)\w*|bpf_\w+|__bpf_\w+|trace_call_bpf"
-)
-"""Functions of the kernel itself in which an event is seen, ahead of those that made it happen:
-the dma-buf core, and what runs probes."""
+CORE: Final = re.compile(r"_*dma_buf_\w+|fd_install|do_dup2")
+"""Functions of the kernel itself in which an event is seen, and not what made it happen."""
 
 _MACHINES: Final = {62: ("x86_64", "elf64-x86-64"), 183: ("aarch64", "elf64-littleaarch64")}
 """By e_machine: its name in those of tools, and what addr2line calls its files. One that does not
