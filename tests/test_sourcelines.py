@@ -204,6 +204,7 @@ def test_another_build_shows_in_its_functions(tmp_path: Path, other: str, told: 
 
     assert lines.of([other]) == [None]
     assert lines.notes == (f"{npu} is of another build than the recording: it has no {told}",)
+    assert Lines([npu], {"": "88"}).notes == ()
 
 
 def test_of_two_files_of_one_module_the_first_is_used(tmp_path: Path) -> None:
