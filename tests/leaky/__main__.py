@@ -40,6 +40,7 @@ RUNS: Final[dict[str, tuple[str, ...]]] = {
 
 def run(name: str, *options: str, prefix: tuple[str, ...] = ()) -> Result:
     """All cases, or those that the options choose."""
+    print(f"pytest: {name}", file=sys.stderr, flush=True)
     kept = ["--junitxml", f"{LOCAL}/{name}.xml", "--dmabuf-recording", f"{LOCAL}/{name}.dbt"]
     return watch.run(*prefix, *PYTEST, *kept, *options, CASES)
 
@@ -51,8 +52,9 @@ def killed() -> Result:
     with subprocess.Popen(command, env={**os.environ, "READY": str(ready)}) as process:
         wait_until("the test is under way", lambda: ready.exists() and bool(ready.read_text()))
         process.send_signal(signal.SIGKILL)
-    recorder = Path("/proc") / ready.read_text()
-    wait_until("the recorder is gone", lambda: not recorder.exists())
+    recorder, child = ready.read_text().split()
+    wait_until("the recorder is gone", lambda: not Path(f"/proc/{recorder}").exists())
+    os.kill(int(child), signal.SIGKILL)
     return left.behind()
 
 
