@@ -33,7 +33,7 @@ def wheel(tmp_path: Path, path: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_a_wheel_has_the_objects_of_every_architecture_and_the_analyses(tmp_path: Path) -> None:
+def test_a_wheel_has_all_modules_and_the_objects_of_every_architecture(tmp_path: Path) -> None:
     done = wheel(tmp_path, os.environ["PATH"])
 
     assert done.returncode == 0, done.stderr
@@ -42,6 +42,8 @@ def test_a_wheel_has_the_objects_of_every_architecture_and_the_analyses(tmp_path
     assert built.name.endswith("-py3-none-any.whl")
     for part, machine in OBJECTS:
         assert f"dmabuf_trace/bpf/{object_name(part, machine)}" in names
+    modules = (ROOT / "dmabuf_trace").rglob("*.py")
+    assert {str(path.relative_to(ROOT)) for path in modules} <= names
     analyses = {path.name for path in (ROOT / "analyses").glob("*.py")}
     assert {f"dmabuf_trace/analyses/{name}" for name in analyses} <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "bpf", "analyses"))]
