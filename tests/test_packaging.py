@@ -33,7 +33,7 @@ def wheel(tmp_path: Path, path: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_a_wheel_has_the_objects_of_every_architecture_and_the_analyses(tmp_path: Path) -> None:
+def test_a_wheel_has_all_modules_and_the_objects_of_every_architecture(tmp_path: Path) -> None:
     done = wheel(tmp_path, os.environ["PATH"])
 
     assert done.returncode == 0, done.stderr
