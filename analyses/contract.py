@@ -68,6 +68,14 @@ VIOLATION_COLUMNS: Final = (
     Column("comm", "text", "by"),
     Column("pid", "id", "pid", spare=True),
 )
+VIOLATOR_COLUMNS: Final = (
+    Column("rule", "text", "rule"),
+    Column("what", "text", "what"),
+    Column("device", "text", "device"),
+    Column("comm", "text", "by"),
+    Column("violations", "count", "violations"),
+    Column("first_inode", "id", "first buffer"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +127,7 @@ def run(view: View, folded: Folded, *, exporter: str, **_: int) -> Answer:
     tables = (
         Table("rules", "Rules", RULE_COLUMNS, frame(RULE_COLUMNS, rows)),
         Table("violations", "Violations", VIOLATION_COLUMNS, shown, "none"),
+        Table("violators", "Who violated them", VIOLATOR_COLUMNS, _violators(violations)),
     )
     inodes = tuple(violations["inode"].dropna().unique().tolist())
     notes = (*_notes(view, len(violations)), *unknown_exporter(exporter, folded.exporters))
@@ -170,6 +179,13 @@ def _judged(
         "first_inode": _first(found.broken),
         "reason": "; ".join(part for part in (*(gap.why for gap in gaps), reason, aside) if part),
     }
+
+
+def _violators(violations: pd.DataFrame) -> pd.DataFrame:
+    """All violations, counted, also those that are not listed."""
+    groups = violations.groupby(["rule", "what", "device", "comm"], dropna=False, sort=False)
+    counts = groups.agg(violations=("ts", "size"), first_inode=("inode", "first")).reset_index()
+    return pick(VIOLATOR_COLUMNS, counts)
 
 
 def _first(broken: pd.DataFrame | None) -> int | None:

@@ -7,18 +7,12 @@ it, so that what comes and goes within a part does not count. Where buffers live
 and then ended, it is those that were alive for longer than they: a leak is what outlives the rest.
 Lives beyond a quarter of the time after warm-up are left out of this, as they would hide a leak.
 
-The slope is Theil-Sen's, the median of those between all pairs of parts, its 95 % interval from the
-variance of Kendall's tau (ties taken into account), widened where neighbouring parts resemble each
-other, as levels of long-lived buffers do.
-
-``grows``: the interval is above 0, the level rose by 2 buffers or more, and the later half of it
-still does. ``shrinks``: the same downwards. ``stands``: neither, as a cache that has filled.
+The slope, its interval and the verdict are those of :mod:`dmabuf_trace.trend`.
 ``too short``: fewer than 8 parts.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +24,7 @@ from numpy.typing import NDArray
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame
 from dmabuf_trace.levels import spans
 from dmabuf_trace.measure import added
+from dmabuf_trace.trend import Trend, slope_of
 from dmabuf_trace.units import count_text, duration_text
 
 if TYPE_CHECKING:
@@ -43,9 +38,6 @@ PARTS: Final = 64
 PARTS_MIN: Final = 8
 LONGEST: Final = 4
 """Part of the time after warm-up beyond which a life is left out."""
-RISE_MIN: Final = 2
-Z: Final = 1.959964
-"""Of 95 %, both sides."""
 VERDICTS: Final = ("grows", "shrinks", "stands", "too short")
 
 EXPORTER_COLUMNS: Final = (
@@ -164,62 +156,18 @@ def _judge(lives: pd.DataFrame, edges: Array, parts: Array, warm: int) -> Row:
     since, to = since[used], to[used]
     stayed = (begins[:, None] <= since) & (ends[:, None] >= to)
     alive, size = (lives[name].to_numpy(np.int64) @ stayed for name in _SUMS)
-    slope, low, high = _slope(edges[to], alive)
-    rise = int(alive[-1] - alive[0])
-    half = len(alive) // 2
-    later = _slope(edges[to][half:], alive[half:])[0]
-    if low > 0 and later > 0 and rise >= RISE_MIN:
-        verdict = "grows"
-    elif high < 0 and later < 0 and rise <= -RISE_MIN:
-        verdict = "shrinks"
-    else:
-        verdict = "stands"
+    seconds = (edges[to] - edges[to][0]) / 1e9
+    trend = Trend.of(seconds, alive)
     return {
-        "verdict": verdict,
+        "verdict": trend.verdict,
         "warm_buffers": int(alive[0]),
         "end_buffers": int(alive[-1]),
         "held_ns": int((edges[to] - edges[since]).max()),
-        "buffers_per_s": slope,
-        "buffers_per_s_low": low,
-        "buffers_per_s_high": high,
-        "bytes_per_s": round(_slope(edges[to], size)[0]),
+        "buffers_per_s": trend.slope,
+        "buffers_per_s_low": trend.low,
+        "buffers_per_s_high": trend.high,
+        "bytes_per_s": round(slope_of(seconds, size)[0]),
     }
-
-
-def _slope(times: Array, values: Array) -> tuple[float, float, float]:
-    """Theil-Sen slope per second, and its interval."""
-    earlier, later = np.triu_indices(len(times), 1)
-    seconds = (times - times[0]) / 1e9
-    slopes = np.sort((values[later] - values[earlier]) / (seconds[later] - seconds[earlier]))
-    slope = float(np.median(slopes))
-    half = Z * _kendall_sigma(values) * _resemblance(values - slope * seconds)
-    last = len(slopes) - 1
-    low = max(round((last + 1 - half) / 2) - 1, 0)
-    high = min(round((last + 1 + half) / 2), last)
-    return slope, min(float(slopes[low]), slope), max(float(slopes[high]), slope)
-
-
-def _kendall_sigma(values: Array) -> float:
-    """Standard deviation of Kendall's score without a trend; equal values make it smaller."""
-    ties = np.unique(values, return_counts=True)[1]
-
-    def pairs(count: Any) -> Any:
-        return count * (count - 1) * (2 * count + 5)
-
-    return math.sqrt((pairs(len(values)) - int(pairs(ties).sum())) / 18)
-
-
-def _resemblance(rest: Array) -> float:
-    """How much wider the interval is, as each of ``rest`` resembles the one before it.
-
-    What is within a buffer of the line is the rounding of a count, and does not matter.
-    """
-    rest = rest - np.median(rest)
-    rest = np.where(np.abs(rest) < 1, 0, rest)
-    power = float(rest @ rest)
-    likeness = float(rest[1:] @ rest[:-1]) / power if power else 0.0
-    likeness = min(max(likeness, 0.0), 0.95)
-    return math.sqrt((1 + likeness) / (1 - likeness))
 
 
 def _notes(counts: Counter[str]) -> Iterator[str]:

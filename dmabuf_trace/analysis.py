@@ -17,7 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from dmabuf_trace.errors import InputError
-from dmabuf_trace.units import count_text, parse_duration
+from dmabuf_trace.units import count_text, parse_count, parse_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,12 +35,24 @@ if TYPE_CHECKING:
 PACKAGE: Final = "dmabuf_trace.analyses"
 
 ColumnKind = Literal[
-    "id", "text", "count", "bytes", "duration", "time", "share", "rate", "flag", "holders", "stack"
+    "id",
+    "text",
+    "count",
+    "bytes",
+    "duration",
+    "time",
+    "share",
+    "rate",
+    "ratio",
+    "flag",
+    "holders",
+    "stack",
 ]
-"""How a column is shown; ``time`` is ns since the trace began, ``rate`` per second, ``holders`` a
-list of holder objects, ``stack`` a list of frames, innermost first."""
+"""How a column is shown; ``time`` is ns since the trace began, ``rate`` per second, ``ratio`` a
+number of one thing per another, ``holders`` a list of holder objects, ``stack`` a list of frames,
+innermost first."""
 
-ParamKind = Literal["duration", "text"]
+ParamKind = Literal["count", "duration", "text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +99,15 @@ class Result:
     doubts: tuple[str, ...]
 
 
+_PARSED: Final = {"duration": parse_duration, "count": parse_count}
+
+
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A parameter: an option ``--name`` of the sub-command; a duration's value is ns."""
+    """A parameter: an option ``--name`` of the sub-command; a duration's value is ns.
+
+    "" as a duration or a count is 0.
+    """
 
     name: str
     kind: ParamKind
@@ -97,11 +115,11 @@ class Param:
     help: str
 
     def parse(self, text: str) -> int | str:
-        """The value of an option's text; "" as a duration is 0."""
+        """The value of an option's text."""
         if self.kind == "text":
             return text
         try:
-            return parse_duration(text) if text else 0
+            return _PARSED[self.kind](text) if text else 0
         except InputError as error:
             option = "--" + self.name.replace("_", "-")
             raise InputError(f"{option}: {error}", error.hint) from None
@@ -305,7 +323,7 @@ class View:
 _DTYPES: Final[dict[ColumnKind, str]] = {
     **dict.fromkeys(("id", "count", "bytes", "duration", "time"), "Int64"),
     "text": "string",
-    **dict.fromkeys(("share", "rate"), "Float64"),
+    **dict.fromkeys(("share", "rate", "ratio"), "Float64"),
     "flag": "boolean",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ class BlockKind(IntEnum):
     CGROUPS = 9
     PROBED = 10
     USER_STACKS = 11
+    MARK = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,23 @@ class UserStackBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment that somebody named: all that had happened by ``ts`` (ns, CLOCK_MONOTONIC) is ahead
+    of it in the file, losses and a look at the holders too where there was one.
+
+    A run of the recorded command ends with one labelled :data:`RUN`; ``status`` is then its exit
+    status as a shell gives it, else 0.
+    """
+
+    ts: int
+    label: str
+    status: int = 0
+
+
+RUN: Final = "run"
+
+
+@dataclass(frozen=True, slots=True)
 class EndBlock:
     """The recorder closed the file itself: ``ts`` (ns, CLOCK_MONOTONIC), event count, reason."""
 
@@ -197,5 +216,6 @@ Block = (
     | UserStackBlock
     | CgroupBlock
     | ProbedBlock
+    | Mark
     | EndBlock
 )

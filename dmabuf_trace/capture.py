@@ -179,6 +179,11 @@ class Capture:
         cgroups = self._new_cgroups(names) if len(names) else {}
         return Batch(names, events, cgroups, probed)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether the rings hold nothing, unfinished records included."""
+        return self._events.is_empty and self._names.is_empty
+
     def _probe(self, names: NDArray[np.void]) -> tuple[Probed, ...]:
         return tuple(row for operations in self._operations for row in operations.feed(names))
 

@@ -313,6 +313,11 @@ TABLES: Final = {
         "whole_event": "events are missing, so that verdicts may be wrong",
         "hint": "what to do",
     },
+    "marks": {
+        "ts": "the moment; what had happened by then is ahead of it in the file",
+        "label": "what somebody called it; run: the end of a run of the recorded command",
+        "status": "how that run ended, as a shell's exit status; else 0",
+    },
     "probed": {
         "ts": "when the function was probed: calls before that were not seen",
         "operation": "which operation of the exporter it is",

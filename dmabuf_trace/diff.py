@@ -16,6 +16,7 @@ import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Result, Table, View, doubts, pick
 from dmabuf_trace.measure import added, joined, lengths, times
+from dmabuf_trace.stacks import maker
 from dmabuf_trace.units import count_text
 
 if TYPE_CHECKING:
@@ -187,10 +188,8 @@ def _alive(views: tuple[View, View]) -> pd.DataFrame:
     parts = []
     for view in views:
         alive = view.buffers[view.buffers["open"] & (view.buffers["origin"] != "before")]
-        stacks = {
-            key: (view.stack(key) or [""])[0] for key in alive["stack"].dropna().unique().tolist()
-        }
-        alive = alive.assign(at=alive["stack"].map(stacks).map(_function))
+        makers = {key: maker(view.stack(key)) for key in alive["stack"].dropna().unique().tolist()}
+        alive = alive.assign(at=alive["stack"].map(makers))
         named = alive.assign(**{key: alive[key].astype("string").fillna("") for key in keys})
         counted = named.groupby(keys).agg(buffers=("id", "size"), size_bytes=("size_bytes", "sum"))
         parts.append(counted.reset_index())
@@ -203,11 +202,6 @@ def _alive(views: tuple[View, View]) -> pd.DataFrame:
 
 
 _COUNTS: Final = ("buffers", "size_bytes")
-
-
-def _function(frame: object) -> str:
-    """A frame without its offset, which differs from build to build."""
-    return frame.split("+")[0] if isinstance(frame, str) else ""
 
 
 def _calls(sides: list[pd.DataFrame]) -> pd.DataFrame:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
-from dmabuf_trace.blocks import Block, BlockKind, EndBlock, EventBlock, SnapshotBlock
+from dmabuf_trace.blocks import Block, BlockKind, EndBlock, EventBlock, Mark, SnapshotBlock
 from dmabuf_trace.recording import Reader
 
 NEIGHBOURS: Final = 4
 """Blocks of events whose times may overlap."""
 _EVENTS: Final = (BlockKind.EVENTS, BlockKind.PACKED_EVENTS)
+_MOMENTS: Final = (BlockKind.SNAPSHOT, BlockKind.MARK, BlockKind.END)
 
 
 class Extent:
@@ -29,7 +30,7 @@ class Extent:
         heads = list(reader.heads(checked=checked))
         self._events = [offset for offset, kind in heads if kind in _EVENTS]
         others = {kind: offset for offset, kind in heads if kind not in _EVENTS}
-        self._last = [others[k] for k in (BlockKind.SNAPSHOT, BlockKind.END) if k in others]
+        self._last = [others[kind] for kind in _MOMENTS if kind in others]
 
     def times(self) -> tuple[int, int] | None:
         """The first and the last time that is known, ns; None: there is none."""
@@ -51,6 +52,6 @@ def _times(block: Block | None) -> tuple[int, ...]:
     match block:
         case EventBlock(events) if len(events):
             return int(events["ts"].min()), int(events["ts"].max())
-        case SnapshotBlock(ts=ts) | EndBlock(ts=ts):
+        case SnapshotBlock(ts=ts) | Mark(ts=ts) | EndBlock(ts=ts):
             return (ts,)
     return ()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dmabuf_trace.errors import EXIT_COMMAND, EXIT_FINDINGS, EXIT_INCONCLUSIVE, EXIT_OK
+from dmabuf_trace.stacks import maker
 
 Outcome = Literal["passed", "failed", "inconclusive", "off"]
 """``failed``: it has findings that nothing lost can explain. ``inconclusive``: what was not
@@ -28,7 +29,8 @@ class Finding:
     ``rule`` is the name of its case. ``subject`` tells whom it is about, as far as that is known
     (:data:`SUBJECTS`): that, and ``stack`` (frames, innermost first; often empty) is what policies
     match, and by it findings of two recordings are the same. ``count`` is how many there are of it
-    (buffers, mappings, violations), ``amount`` how much: bytes, or ns where ``is_time``.
+    (buffers, mappings, violations), ``amount`` how much: bytes, or ns where ``is_time``;
+    ``numbers`` are those that limits of a policy are compared with, by the limit's name.
     ``inodes`` are some of its buffers. ``location`` is ``(file, line)`` of the source that the
     stack leads to. ``certain``: nothing that was lost can explain it.
     """
@@ -44,14 +46,14 @@ class Finding:
     count: int = 1
     amount: int = 0
     is_time: bool = False
+    numbers: dict[str, int] = field(default_factory=dict)
     certain: bool = True
     location: tuple[str, int] | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
         """The same for the same finding in another recording, of another build."""
-        at = self.stack[0].partition("+")[0] if self.stack else ""
-        return (self.rule, *(self.subject.get(key, "") for key in SUBJECTS), at)
+        return (self.rule, *(self.subject.get(key, "") for key in SUBJECTS), maker(self.stack))
 
 
 @dataclass(frozen=True, slots=True)

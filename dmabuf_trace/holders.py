@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from typing import Any, Final
 
 from dmabuf_trace.analysis import View, records
+from dmabuf_trace.units import bytes_text
 
 Row = dict[str, Any]
 
@@ -22,6 +23,9 @@ _SHAPE_OF: Final = {
     "attachment": "device",
     "in-flight": "in-flight",
 }
+MAX_FDS: Final = 8
+"""fds of one process that are named."""
+
 SHAPES: Final = (*_SHAPE_OF, "kernel", "unknown")
 
 UNSEEN_QUEUES: Final = "an fd under way in a socket"
@@ -72,3 +76,32 @@ def shape(view: View, begin: int | None, holders: list[Row]) -> str:
         return "unknown"
     kinds = {holder["kind"] for holder in holders}
     return next((shape for shape, kind in _SHAPE_OF.items() if kind in kinds), "kernel")
+
+
+def _process(holder: Row) -> str:
+    return f"{holder['comm']}-{holder['pid']}"
+
+
+def _sent(holder: Row) -> str:
+    if holder["sender_pid"] is None:
+        return ""
+    pid, comm = holder["sender_pid"], holder["sender_comm"]
+    return f", sent by {comm}-{pid}" if comm else f", sent by pid {pid}"
+
+
+def text(holder: Row) -> str:
+    """``app-100 fd 3,4``, ``app-100 VMA 4 KiB``, ``device vivid-000 mapped``, ``queue of socket 9
+    (app-100), sent by cam-200``."""
+    match holder["kind"]:
+        case "fd":
+            fds = holder["fds"]
+            more = f",... ({len(fds)} fds)" if len(fds) > MAX_FDS else ""
+            return f"{_process(holder)} fd {','.join(map(str, fds[:MAX_FDS]))}{more}"
+        case "mapping":
+            return f"{_process(holder)} VMA {bytes_text(holder['length_bytes'])}"
+        case "in-flight":
+            return f"queue of socket {holder['socket']} ({_process(holder)}){_sent(holder)}"
+        case _:
+            count = holder["mappings"]
+            state = "attached" if not count else "mapped" if count == 1 else f"mapped {count} times"
+            return f"device {holder['device']} {state}"

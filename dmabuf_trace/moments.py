@@ -264,6 +264,19 @@ def holders(source: Source) -> pd.DataFrame:
     )
 
 
+def marks(source: Source) -> pd.DataFrame:
+    """One row per moment that somebody named."""
+    found = source.stretch.marks
+    return pd.DataFrame(
+        {
+            "ts": np.array([mark.ts for mark in found], np.int64),
+            "label": strings(np.array([mark.label for mark in found], object)),
+            "status": np.array([mark.status for mark in found], np.int64),
+        },
+        columns=list(TABLES["marks"]),
+    )
+
+
 def probed(source: Source) -> pd.DataFrame:
     """One row per exporter's function that was found and probed while recording."""
     rows: list[tuple[Any, ...]] = [

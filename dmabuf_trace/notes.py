@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dmabuf_trace import schema
 from dmabuf_trace.capture import Capture
 from dmabuf_trace.recorder import Outcome, RecordOptions, record
+from dmabuf_trace.session import COMMAND_ENDED
 
 
 def note(text: str) -> None:
@@ -69,8 +70,11 @@ def _note_outcome(options: RecordOptions, outcome: Outcome) -> None:
     )
     if file != options.output:
         note(f"{options.output} was replaced by another file meanwhile")
-    if outcome.ending.reason != "command ended":
-        note(f"ended by {outcome.ending.reason}")
-    if options.command and outcome.ending.status:
-        note(f"{options.command[0]} ended with status {outcome.ending.status}")
+    ending = outcome.ending
+    if ending.reason != COMMAND_ENDED:
+        note(f"ended by {ending.reason}")
+    if options.command and options.cycles > 1:
+        note(f"{options.command[0]} was run {ending.runs} times, {ending.failed} of them failed")
+    if options.command and ending.status:
+        note(f"{options.command[0]} ended with status {ending.status}")
     note(f"next: dmabuf-trace report {file}")

@@ -122,12 +122,21 @@ HOLDERS_EVERY: Final[Option[str | None]] = Option(
     "Also write down who holds what every so often (1s).",
     None,
 )
+CYCLES: Final = Option(
+    "cycles",
+    ("--cycles",),
+    "N",
+    "Run CMD so many times, each end of it marked.",
+    1,
+    is_number=True,
+    least=1,
+)
 FORCE: Final = Option("force", ("--force",), "", "Replace an existing file.", False)
 COMMAND_METAVAR: Final = "[-- CMD...]"
 COMMAND_HELP: Final = "Run this, and stop when it ends."
 
 OF_RECORD: Final[tuple[Option[Any], ...]] = (
     *(OUTPUT, DURATION, RING, MAXACTIVE, EVENTS, LOADER, ATTACH, TABLES, PIDS, ONLY_COMMAND, COMM),
-    *(EXPORTER, MIN_SIZE, MAX_SIZE, STACKS, HOLDERS_EVERY, FORCE),
+    *(EXPORTER, MIN_SIZE, MAX_SIZE, STACKS, HOLDERS_EVERY, CYCLES, FORCE),
 )
 """All that ``record`` has, in the order of its help."""

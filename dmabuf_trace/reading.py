@@ -22,6 +22,7 @@ from dmabuf_trace.blocks import (
     EndBlock,
     EventBlock,
     LossBlock,
+    Mark,
     NameBlock,
     Probed,
     ProbedBlock,
@@ -53,8 +54,8 @@ class Stretch:
     are all that were there at some time in it, ``known`` those and what they refer to; ids above
     those in ``before`` came up in it. ``calls`` has, for each event that is part of a call, the
     position of that call's event, else -1; a part comes up with its call, as long as no more than
-    :data:`HELD_EVENTS` wait for theirs. ``since`` and ``until``: the latest event ahead of it and
-    in it, ns; 0: none.
+    :data:`HELD_EVENTS` wait for theirs. ``looks`` are those in it, ``marks`` all up to its end.
+    ``since`` and ``until``: the latest event ahead of it and in it, ns; 0: none.
     """
 
     raw: Structs
@@ -64,6 +65,7 @@ class Stretch:
     known: Rows
     before: dict[str, int]
     looks: tuple[SnapshotBlock, ...]
+    marks: tuple[Mark, ...]
     since: int
     until: int
     is_last: bool = True
@@ -92,6 +94,7 @@ class Stretch:
             present=rows,
             known=rows,
             looks=tuple(look for look in self.looks if start <= look.ts < end),
+            marks=tuple(mark for mark in self.marks if start <= mark.ts < end),
         )
 
 
@@ -115,6 +118,7 @@ class Read:
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     user_stacks: UserStackBlock = field(default_factory=lambda: UserStackBlock({}))
     probed: list[Probed] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     differences: Differences = field(default_factory=Differences)
     end: EndBlock | None = None
 
@@ -185,6 +189,9 @@ class Read:
         start, end = self.window
         return events.compress((events["ts"] >= start) & (events["ts"] < end))
 
+    def _is_inside(self, ts: int) -> bool:
+        return not self.window or self.window[0] <= ts < self.window[1]
+
     def _kept(self, events: Structs, rows: Rows) -> tuple[Structs, Rows]:
         """What is about the wanted buffers."""
         if self.inode is None:
@@ -200,7 +207,7 @@ class Read:
         if self.window and look.ts < self.window[0]:
             self.lifecycle.feed_known(look)
             return
-        if self.window and look.ts >= self.window[1]:
+        if not self._is_inside(look.ts):
             return
         self.lifecycle.feed_snapshot(look)
         self._looks.append(look if self.inode is None else look.about(self.inode))
@@ -218,6 +225,9 @@ class Read:
                 self.lifecycle.names.feed_cgroups(paths)
             case ProbedBlock(probed):
                 self.probed.extend(probed)
+            case Mark():
+                if self._is_inside(block.ts):
+                    self.marks.append(block)
             case StackBlock(stacks):
                 self.stacks |= stacks
             case UserStackBlock():
@@ -262,6 +272,7 @@ class Read:
             present.with_buffers(self._retained),
             dict(self._last_ids),
             tuple(self._looks),
+            tuple(self.marks),
             self._since,
             self._until,
             is_last=opened is None,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema, snapshot
+from dmabuf_trace.blocks import RUN, Mark
 from dmabuf_trace.capture import Batch, Capture, CaptureOptions
 from dmabuf_trace.recording import Writer
 from dmabuf_trace.session import (
@@ -33,6 +34,8 @@ class RecordOptions:
     """What to record: ``duration`` in seconds or None, ``command`` empty for the whole system.
 
     ``holders_every``: seconds between looks at the holders; None: at the start and at the end only.
+    ``cycles``: how often the command is run; the recording marks the end of each run
+    (:data:`blocks.RUN`), with a look at the holders where there are several and looks are quick.
     """
 
     output: Path
@@ -41,6 +44,7 @@ class RecordOptions:
     force: bool = False
     capture: CaptureOptions = field(default_factory=CaptureOptions)
     holders_every: float | None = None
+    cycles: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +113,21 @@ def _record(
         found = looker.take("during", meanwhile=follower.drain)
         writer.write_snapshot(capture.watch.only(found))
 
+    def mark(label: str, status: int) -> None:
+        ts = follower.catch_up()
+        follower.count_losses()
+        writer.write_mark(Mark(ts, label, status))
+
+    def ended(status: int) -> None:
+        if options.cycles > 1 and looker.is_quick:
+            look()
+        mark(RUN, status)
+
     began = time.monotonic()
     follower = Follower(capture, write, writer.write_losses, writer.write_due)
     if options.holders_every is not None:
         follower.periodic = Periodic(options.holders_every, look)
-    ending = follow(follower, options.command, options.duration)
+    ending = follow(follower, options.command, options.duration, options.cycles, ended)
     # holders while the probes still see releases: nobody can let go unseen after the look
     holders = capture.watch.only(looker.take("end"))
     capture.detach()

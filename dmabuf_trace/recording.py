@@ -35,6 +35,7 @@ from dmabuf_trace.blocks import (
     Found,
     Holder,
     LossBlock,
+    Mark,
     NameBlock,
     Probed,
     ProbedBlock,
@@ -47,7 +48,9 @@ from dmabuf_trace.errors import InputError, OutputError
 from dmabuf_trace.framing import MAGIC, Cut
 from dmabuf_trace.gather import Gatherer, Piece
 
-_Row = TypeVar("_Row", Found, Holder, SyncFiles, SnapshotBlock, Probed, UserStackBlock, EndBlock)
+_Row = TypeVar(
+    "_Row", Found, Holder, SyncFiles, SnapshotBlock, Probed, UserStackBlock, Mark, EndBlock
+)
 
 
 def _whole(value: object) -> bool:
@@ -89,6 +92,39 @@ def _row(make: type[_Row], values: dict[str, Any]) -> _Row:
         if fits and not fits(getattr(row, field.name)):
             raise TypeError(f"{field.name} is not of type {field.type}")
     return row
+
+
+_DESCRIBED: Final = (
+    *(BlockKind.SNAPSHOT, BlockKind.STACKS, BlockKind.USER_STACKS, BlockKind.CGROUPS),
+    *(BlockKind.PROBED, BlockKind.MARK, BlockKind.END),
+)
+"""Kinds of block that are JSON."""
+
+
+def _described(kind: int, values: Any) -> Block:
+    """A block of a kind that is JSON."""
+    match kind:
+        case BlockKind.SNAPSHOT:
+            found = tuple(_row(Found, row) for row in values.pop("buffers"))
+            holders = tuple(_row(Holder, row) for row in values.pop("holders"))
+            counted = values.pop("sync_files", None)
+            if counted is not None:
+                values["sync_files"] = tuple(_row(SyncFiles, row) for row in counted)
+            return _row(SnapshotBlock, {**values, "buffers": found, "holders": holders})
+        case BlockKind.STACKS:
+            return StackBlock(_stacks(values))
+        case BlockKind.USER_STACKS:
+            stacks = _stacks(values.pop("stacks"))
+            return _row(UserStackBlock, {**values, "stacks": stacks})
+        case BlockKind.CGROUPS:
+            (*texts,) = _texts(list(values.values()))
+            return CgroupBlock(dict(zip(map(int, values), texts, strict=True)))
+        case BlockKind.PROBED:
+            return ProbedBlock(tuple(_row(Probed, row) for row in values))
+        case BlockKind.MARK:
+            return _row(Mark, values)
+        case _:
+            return _row(EndBlock, values)
 
 
 def _json(value: object) -> bytes:
@@ -212,6 +248,11 @@ class Writer:
         """Append user stacks."""
         self._write_rest()
         self._write_block(BlockKind.USER_STACKS, _json(asdict(block)))
+
+    def write_mark(self, mark: Mark) -> None:
+        """Append a mark; nothing waits ahead of it."""
+        self._write_rest()
+        self._write_block(BlockKind.MARK, _json(asdict(mark)))
 
     def finish(self, ts: int, reason: str) -> None:
         """Append the end block and close the file; ``size`` is then what it has in bytes.
@@ -389,28 +430,7 @@ class Reader:
                 return NameBlock(np.frombuffer(payload, schema.NAME_DTYPE))
             case BlockKind.LOSSES:
                 return LossBlock(_losses(np.frombuffer(payload, "<u8")))
-            case BlockKind.SNAPSHOT:
-                values = self._decode_json(payload)
-                found = tuple(_row(Found, row) for row in values.pop("buffers"))
-                holders = tuple(_row(Holder, row) for row in values.pop("holders"))
-                counted = values.pop("sync_files", None)
-                if counted is not None:
-                    values["sync_files"] = tuple(_row(SyncFiles, row) for row in counted)
-                return _row(SnapshotBlock, {**values, "buffers": found, "holders": holders})
-            case BlockKind.STACKS:
-                stacks = self._decode_json(payload)
-                return StackBlock(_stacks(stacks))
-            case BlockKind.USER_STACKS:
-                values = self._decode_json(payload)
-                stacks = _stacks(values.pop("stacks"))
-                return _row(UserStackBlock, {**values, "stacks": stacks})
-            case BlockKind.CGROUPS:
-                paths = self._decode_json(payload)
-                (*texts,) = _texts(list(paths.values()))
-                return CgroupBlock(dict(zip(map(int, paths), texts, strict=True)))
-            case BlockKind.PROBED:
-                return ProbedBlock(tuple(_row(Probed, row) for row in self._decode_json(payload)))
-            case BlockKind.END:
-                return _row(EndBlock, self._decode_json(payload))
+            case _ if kind in _DESCRIBED:
+                return _described(kind, self._decode_json(payload))
             case _:
                 return None

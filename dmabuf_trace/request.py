@@ -52,6 +52,7 @@ class Request:
     max_size: str | None = options.MAX_SIZE.default
     stacks: str | None = options.STACKS.default
     holders_every: str | None = options.HOLDERS_EVERY.default
+    cycles: int = options.CYCLES.default
     force: bool = options.FORCE.default
 
     @property
@@ -61,6 +62,8 @@ class Request:
 
     def recording(self) -> RecordOptions:
         """What to record, and into which file."""
+        if self.cycles > 1 and not self.command:
+            raise InputError("--cycles without a command", "add: -- CMD...")
         return RecordOptions(
             Path(self.output or time.strftime("dmabuf-%Y%m%d-%H%M%S.dbt")),
             self.command,
@@ -68,6 +71,7 @@ class Request:
             self.force,
             self.capture(),
             self._holders_every(),
+            self.cycles,
         )
 
     def capture(self) -> CaptureOptions:

@@ -93,6 +93,11 @@ class Ring:
         self._consumed[0] = position + count * self._stride
         return records.view(self._dtype)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is on its way, not even a record that its producer has not finished."""
+        return int(self._produced[0]) == int(self._consumed[0])
+
     def _committed(self, position: int, count: int) -> int:
         """How many of the next ``count`` records their producers have finished."""
         start = position & (self._size - 1)

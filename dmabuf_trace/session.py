@@ -33,6 +33,9 @@ FEW_EVENTS: Final = 1 << 13
 LOSS_SECONDS: Final = 1.0
 QUIET_SECONDS: Final = 0.1
 SETTLE_SECONDS: Final = 2.0
+COMMAND_ENDED: Final = "command ended"
+DURATION_OVER: Final = "duration over"
+"""Why following ended, where it was no signal."""
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
@@ -60,11 +63,14 @@ class Interrupt:
 class Ending:
     """Why following ended, and the exit status to pass on.
 
-    ``status`` is the command's, 128 + signal as in a shell; 0 without a command.
+    ``status`` is the first of the command's that is not 0, 128 + signal as in a shell; 0 without a
+    command. ``runs`` of it have ended, ``failed`` of them with another status than 0.
     """
 
     reason: str
-    status: int
+    status: int = 0
+    runs: int = 0
+    failed: int = 0
 
 
 @contextmanager
@@ -166,6 +172,7 @@ class Follower:
         self.events = 0
         self.losses = np.zeros(schema.LOSS_SHAPE, np.uint64)
         self.last_event = time.monotonic()
+        self._latest = 0
         self._sink = sink
         self._lost = lost
         self._drained = drained
@@ -187,6 +194,7 @@ class Follower:
             if len(batch.events):
                 self.last_event = time.monotonic()
                 self.events += len(batch.events)
+                self._latest = int(batch.events["ts"][-1])
             self._sink(batch)
             if len(batch.events) < FEW_EVENTS:
                 break
@@ -194,6 +202,16 @@ class Follower:
         if time.monotonic() >= self._losses_due:
             self.count_losses()
         return more
+
+    def catch_up(self) -> int:
+        """Hand on all that has happened by now, however fast more comes; when that is, in ns.
+
+        What was sent before now is ahead, in the ring, of what was stamped after it.
+        """
+        now = time.monotonic_ns()
+        while (self.drain() or not self.capture.is_empty) and self._latest <= now:
+            pass
+        return now
 
     def finish(self) -> None:
         """Hand on the rest, after the probes were detached, and read the last counters."""
@@ -209,54 +227,86 @@ class Follower:
             self.losses = losses
             self._lost(losses)
 
-    def settle(self) -> None:
-        """Go on until nothing has come for a while: the kernel defers some releases."""
+    def settle(self) -> Interrupt | None:
+        """Go on until nothing has come for a while: the kernel defers some releases.
+
+        Returns the first signal that asked to end meanwhile.
+        """
+        interrupt = None
         ended = now = time.monotonic()
         while now - max(self.last_event, ended) < QUIET_SECONDS and now - ended < SETTLE_SECONDS:
-            wait_signal(DRAIN_SECONDS)
+            interrupt = interrupt or wait_signal(DRAIN_SECONDS)
             self.drain()
             now = time.monotonic()
+        return interrupt
 
 
-def follow(follower: Follower, command: tuple[str, ...], duration: float | None) -> Ending:
-    """Run the command, if there is one, and drain until there is a reason to stop.
+def follow(
+    follower: Follower,
+    command: tuple[str, ...],
+    duration: float | None,
+    cycles: int = 1,
+    ended: Callable[[int], None] = lambda _: None,
+) -> Ending:
+    """Run the command, if there is one, so many times, and drain until there is a reason to stop.
 
-    A first signal, or the end of ``duration`` (seconds), is passed on to the command and its end
-    awaited, so that what it still gives back is seen; a second signal ends at once and leaves the
-    command alone. Where the sink fails the command is waited for before the failure goes on: a
+    ``ended`` is told the status of each run, once nothing comes of it any more. A first signal, or
+    the end of ``duration`` (seconds), is passed on to the command and its end awaited, so that what
+    it still gives back is seen, and it is not run again; a second signal ends at once and leaves
+    the command alone. Where the sink fails the command is waited for before the failure goes on: a
     full disk must not take the workload with it. Call within :func:`signals_waited_for`.
     """
-    child = Child(command, follower.capture.watch.follow_this) if command else None
-    try:
-        ending = _loop(follower, duration, child)
-        if child:
-            follower.settle()
-    except OutputError:
-        if child:
+    deadline = math.inf if duration is None else time.monotonic() + duration
+    if not command:
+        return Ending(_loop(follower, deadline, None))
+    statuses: list[int] = []
+    status, reason = 0, COMMAND_ENDED
+    while reason == COMMAND_ENDED and len(statuses) < cycles:
+        child = Child(command, follower.capture.watch.follow_this)
+        try:
+            reason = _loop(follower, deadline, child)
+            interrupt = follower.settle()
+            found = child.status()
+            if found is None:  # it goes on without us
+                status = status or 128 + signal.Signals[reason]
+                break
+            statuses.append(found)
+            status = status or found
+            ended(found)
+        except OutputError:
             follower.capture.detach()
             child.wait()
-        raise
-    return ending
+            raise
+        if reason == COMMAND_ENDED and len(statuses) < cycles:
+            reason = _stop_now(interrupt or wait_signal(0), deadline) or COMMAND_ENDED
+    return Ending(reason, status, len(statuses), sum(map(bool, statuses)))
 
 
-def _loop(follower: Follower, duration: float | None, child: Child | None) -> Ending:
-    deadline = math.inf if duration is None else time.monotonic() + duration
+def _stop_now(interrupt: Interrupt | None, deadline: float) -> str:
+    """Why the command is not to be run again; "": it is."""
+    if interrupt:
+        return interrupt.number.name
+    return DURATION_OVER if time.monotonic() >= deadline else ""
+
+
+def _loop(follower: Follower, deadline: float, child: Child | None) -> str:
+    """Drain until the command has ended, or there is a reason not to wait for that; which it is."""
     reason = ""
     while True:
         interrupt = wait_signal(DRAIN_SECONDS)
         follower.drain()
         if follower.periodic:
             follower.periodic.turn()
-        if child and (status := child.status()) is not None:
-            return Ending(reason or "command ended", status)
+        if child and child.status() is not None:
+            return reason or COMMAND_ENDED
         if interrupt and (reason or not child):
-            return Ending(interrupt.number.name, 128 + interrupt.number if child else 0)
+            return interrupt.number.name
         if interrupt and child:
             reason = interrupt.number.name
             if not interrupt.from_terminal:
                 child.signal(interrupt.number)
         if time.monotonic() >= deadline:
-            deadline, reason = math.inf, "duration over"
+            deadline, reason = math.inf, DURATION_OVER
             if not child:
-                return Ending(reason, 0)
+                return reason
             child.signal(signal.SIGTERM)

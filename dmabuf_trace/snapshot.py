@@ -88,6 +88,11 @@ class Looker:
         return from_proc(when, meanwhile=meanwhile)
 
     @property
+    def is_quick(self) -> bool:
+        """Whether a look takes milliseconds: by iterators it does."""
+        return not self.without
+
+    @property
     def tables(self) -> dict[int, int]:
         """From the last look: address of each files_struct that holds fds of buffers, how many.
 

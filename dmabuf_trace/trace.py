@@ -348,6 +348,11 @@ class Trace:
         return moments.probed(self._source)
 
     @cached_property
+    def marks(self) -> pd.DataFrame:
+        """One row per moment that somebody named, as the end of each run of the command."""
+        return moments.marks(self._source)
+
+    @cached_property
     def quality(self) -> pd.DataFrame:
         """One row per reason to doubt an answer; no rows: nothing is known to be missing."""
         read = self._read

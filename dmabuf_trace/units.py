@@ -46,6 +46,17 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _MULTIPLES[match[2].lower()]
 
 
+def parse_count(text: str) -> int:
+    """A whole number.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not re.fullmatch(r"\d{1,15}", text, re.ASCII):
+        raise InputError(f"{text!r} is no whole number", "write 0 or 20")
+    return int(text)
+
+
 def duration_text(ns: int) -> str:
     """Three digits and a unit: ``1.25ms``; minutes and more as ``2m03s``, ``1h05m``."""
     if ns < 0:
@@ -80,6 +91,11 @@ def bytes_text(size: int) -> str:
     while value >= 1023.5 and unit < len(_BINARY) - 1:
         value, unit = value / 1024, unit + 1
     return f"{size} B" if not unit else f"{_three_digits(value)} {_BINARY[unit]}"
+
+
+def ratio_text(value: float) -> str:
+    """Three digits: ``1``, ``0.25``, ``-1,200``."""
+    return f"-{_three_digits(-value)}" if value < 0 else _three_digits(value)
 
 
 def _three_digits(value: float) -> str:

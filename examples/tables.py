@@ -93,6 +93,11 @@ def events(trace: Trace) -> pd.Series[int]:
     return trace.window(trace.start, trace.start + 10 * MS).events.groupby("kind").size()
 
 
+def marks(trace: Trace) -> pd.Series[int]:
+    """How did the runs of the command end, and how often so?"""
+    return trace.marks.loc[trace.marks["label"] == "run", "status"].value_counts()
+
+
 def probed(trace: Trace) -> pd.DataFrame:
     """From when on is each function of an exporter seen?"""
     return trace.probed[["symbol", "ts"]]
@@ -105,7 +110,7 @@ def quality(trace: Trace) -> pd.DataFrame:
 
 EXAMPLES = (
     *(buffers, attachments, mappings, pins, vmaps, cpu_accesses, fds, vmas),
-    *(waits, operations, moves, errors, holders, events, probed, quality),
+    *(waits, operations, moves, errors, holders, events, marks, probed, quality),
 )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
-from dmabuf_trace.blocks import Found, Holder, Probed, SnapshotBlock, SyncFiles
+from dmabuf_trace.blocks import Found, Holder, Mark, Probed, SnapshotBlock, SyncFiles
 from dmabuf_trace.recording import Writer
 
 START: Final = 1_000_000_000
@@ -379,6 +379,13 @@ class Build:
         """A function of an exporter was found and probed."""
         row = Probed(self.now, "operation", operation, symbol, reason)
         self._blocks.append(("probed", (row,)))
+
+    def mark(self, label: str, status: int = 0) -> int:
+        """Name this moment, and write down what was lost so far; when that is."""
+        if self.losses.any():
+            self._blocks.append(("losses", self.losses.copy()))
+        self._blocks.append(("mark", Mark(self.now, label, status)))
+        return self.now
 
     def release(self, buffer: Buffer) -> None:
         """The last reference is gone."""

@@ -36,6 +36,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Trace:
     k.by(Process(200, "cam")).mmap(buffer)
     k.map(attachment, errno=12)
     k.probed("map", "heap:heap_map")
+    k.mark("run", 7)
     k.lose("map", "ring_full", 2)
     k.wait(20 * MS)
     k.release(k.export(size=4 * KIB))
@@ -64,6 +65,7 @@ EXPECTED: dict[str, list[tuple[Any, ...]]] = {
     "moves": [(START + 10 * US, 41, 1, 0)],
     "errors": [("map", "ENOMEM", 1)],
     "holders": [("app", 1, 0), ("cam", 0, 1)],
+    "marks": [(7, 1)],
     "probed": [("heap:heap_map", START + 10 * US + MS)],
     "quality": [("loss", "map", "ring_full", 2)],
 }

@@ -23,6 +23,7 @@ from dmabuf_trace.blocks import (
     Found,
     Holder,
     LossBlock,
+    Mark,
     NameBlock,
     ProbedBlock,
     SnapshotBlock,
@@ -68,6 +69,7 @@ def write(path: Path) -> Path:
     writer.write_stacks({17: ("dma_buf_export+0x1", "f [mod]")})
     writer.write_user_stacks(UserStackBlock({3: ("main+0x1 [app]",)}, "no library", 2))
     writer.write_events(events(2))
+    writer.write_mark(Mark(98, "r\x1bun", 7))
     writer.finish(99, "command ended")
     return path
 
@@ -118,7 +120,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
     assert reader.header == {"schema": schema.VERSION, "tool": "test"}
     assert reader.cut is None
-    names, losses, first, snapshot, stacks, user_stacks, second, end = blocks
+    names, losses, first, snapshot, stacks, user_stacks, second, mark, end = blocks
     assert isinstance(names, NameBlock)
     assert names.names["text"].tolist() == [b"system", b"vivid.0"]
     assert isinstance(first, EventBlock)
@@ -130,6 +132,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert user_stacks == UserStackBlock({3: ("main+0x1 [app]",)}, "no library", 2)
     assert isinstance(second, EventBlock)
     assert len(second.events) == 2
+    assert mark == Mark(98, "r\x1bun", 7)
     assert end == EndBlock(ts=99, events=5, reason="command ended")
 
 
@@ -335,6 +338,9 @@ def test_a_file_that_is_no_recording(tmp_path: Path, content: bytes, message: st
         (BlockKind.SNAPSHOT, b'{"when":"end","ts":"late","buffers":[],"holders":[]}'),
         (BlockKind.SNAPSHOT, b"[" * 100_000),
         (BlockKind.STACKS, b'{"1":"frames"}'),
+        (BlockKind.MARK, b'{"ts":1,"label":7}'),
+        (BlockKind.MARK, b'{"ts":1,"label":"run","status":true}'),
+        (BlockKind.MARK, b'{"ts":1,"label":"run","more":1}'),
         (BlockKind.END, b'{"ts":1e99,"events":0,"reason":""}'),
         (BlockKind.END, b'{"ts":18446744073709551616,"events":0,"reason":""}'),
         (BlockKind.EVENTS, b"12345"),

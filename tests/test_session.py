@@ -46,12 +46,21 @@ class ScriptedCapture:
         self.watch = self
         self.detached = False
         self.always = 0
+        self.unfinished = 0
+        self.ts = 0
         self.lost = np.zeros(schema.LOSS_SHAPE, np.uint64)
 
     def drain(self) -> Batch:
         self._on_drain()
         size = self._sizes.pop(0) if self._sizes else self.always
-        return Batch(NO_NAMES, np.zeros(size, schema.EVENT_DTYPE))
+        events = np.zeros(size, schema.EVENT_DTYPE)
+        events["ts"] = self.ts
+        return Batch(NO_NAMES, events)
+
+    @property
+    def is_empty(self) -> bool:
+        self.unfinished = max(self.unfinished - 1, 0)
+        return not self.unfinished
 
     def losses(self) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
         return self.lost.copy()
@@ -68,10 +77,12 @@ def run(
     *command: str,
     duration: float | None = None,
     sink: Callable[[Batch], None] = lambda _: None,
+    cycles: int = 1,
+    ended: Callable[[int], None] = lambda _: None,
 ) -> tuple[Ending, Follower]:
     follower = Follower(cast("Capture", capture), sink)
     with signals_waited_for():
-        return follow(follower, command, duration), follower
+        return follow(follower, command, duration, cycles, ended), follower
 
 
 def python(code: str) -> tuple[str, str, str]:
@@ -85,12 +96,12 @@ def send(number: signal.Signals) -> None:
 
 def test_the_commands_end_and_status_are_passed_on() -> None:
     ending, _ = run(ScriptedCapture(), *python("raise SystemExit(7)"))
-    assert ending == Ending("command ended", 7)
+    assert ending == Ending("command ended", 7, runs=1, failed=1)
 
 
 def test_a_command_killed_by_a_signal_ends_as_in_a_shell() -> None:
     ending, _ = run(ScriptedCapture(), *python("import os; os.kill(os.getpid(), 9)"))
-    assert ending == Ending("command ended", 128 + 9)
+    assert ending == Ending("command ended", 128 + 9, 1, 1)
 
 
 def test_every_batch_reaches_the_sink() -> None:
@@ -106,18 +117,18 @@ def test_every_batch_reaches_the_sink() -> None:
 
 def test_the_duration_ends_a_recording_of_the_whole_system() -> None:
     ending, _ = run(ScriptedCapture(), duration=0)
-    assert ending == Ending("duration over", 0)
+    assert ending == Ending("duration over")
 
 
 def test_the_duration_ends_the_command() -> None:
     ending, _ = run(ScriptedCapture(), *python("import signal; signal.pause()"), duration=0)
-    assert ending == Ending("duration over", 128 + signal.SIGTERM)
+    assert ending == Ending("duration over", 128 + signal.SIGTERM, 1, 1)
 
 
 def test_a_signal_ends_a_recording_of_the_whole_system() -> None:
     capture = ScriptedCapture(on_drain=lambda: send(signal.SIGINT))
     ending, _ = run(capture)
-    assert ending == Ending("SIGINT", 0)
+    assert ending == Ending("SIGINT")
 
 
 def test_threads_of_libraries_take_no_signal() -> None:
@@ -141,7 +152,7 @@ def test_events_without_end_do_not_keep_a_signal_out() -> None:
     capture = ScriptedCapture()
     capture.always = 1
     ending, follower = run(capture, duration=0)
-    assert ending == Ending("duration over", 0)
+    assert ending == Ending("duration over")
     assert follower.events > 0
 
 
@@ -167,7 +178,90 @@ signal.pause()
             send(signal.SIGTERM)
 
     ending, _ = run(ScriptedCapture(on_drain=send_once), *python(code))
-    assert ending == Ending("SIGTERM", 3)
+    assert ending == Ending("SIGTERM", 3, 1, 1)
+
+
+def test_a_command_is_run_so_many_times_and_each_end_is_told(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    code = f"""
+import pathlib, sys
+runs = pathlib.Path({str(runs)!r})
+count = len(runs.read_text()) if runs.exists() else 0
+runs.write_text("x" * (count + 1))
+sys.exit([0, 5, 0, 6][count])
+"""
+    told: list[int] = []
+
+    ending, _ = run(ScriptedCapture(), *python(code), cycles=4, ended=told.append)
+
+    assert ending == Ending("command ended", 5, runs=4, failed=2)
+    assert told == [0, 5, 0, 6]
+
+
+def test_a_signal_during_a_run_ends_the_lot_after_it() -> None:
+    sent: list[bool] = []
+
+    def send_once() -> None:
+        if not sent:
+            sent.append(True)
+            send(signal.SIGTERM)
+
+    told: list[int] = []
+    code = "import signal; signal.pause()"
+    capture = ScriptedCapture(on_drain=send_once)
+    ending, _ = run(capture, *python(code), cycles=3, ended=told.append)
+
+    assert ending == Ending("SIGTERM", 128 + signal.SIGTERM, 1, 1)
+    assert told == [128 + signal.SIGTERM]
+
+
+def test_a_signal_between_two_runs_ends_the_lot() -> None:
+    told: list[int] = []
+
+    def ended(status: int) -> None:
+        told.append(status)
+        if len(told) == 2:
+            send(signal.SIGINT)
+
+    ending, _ = run(ScriptedCapture(), *python("raise SystemExit(3)"), cycles=9, ended=ended)
+
+    assert ending == Ending("SIGINT", 3, runs=2, failed=2)
+
+
+def test_what_never_ended_is_no_run(tmp_path: Path) -> None:
+    told: list[int] = []
+    ready = tmp_path / "ready"
+    code = f"""
+import os, pathlib, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+path = pathlib.Path({str(ready)!r})
+path.with_suffix(".new").write_text(str(os.getpid()))
+path.with_suffix(".new").rename(path)
+while True:
+    signal.pause()
+"""
+
+    def insist() -> None:
+        if ready.exists():
+            send(signal.SIGINT)
+
+    capture = ScriptedCapture(on_drain=insist)
+    ending, _ = run(capture, *python(code), cycles=2, ended=told.append)
+
+    os.kill(int(ready.read_text()), signal.SIGKILL)
+    assert (ending, told) == (Ending("SIGINT", 128 + signal.SIGINT, 0, 0), [])
+
+
+def test_catching_up_waits_for_what_is_unfinished_and_not_for_what_comes_later() -> None:
+    capture = ScriptedCapture(3)
+    capture.unfinished = 2
+    follower = Follower(cast("Capture", capture), lambda _: None)
+    follower.catch_up()
+    assert (follower.events, capture.unfinished) == (3, 0)
+
+    capture.always, capture.ts = 1, 1 << 62
+    follower.catch_up()
+    assert follower.events == 4
 
 
 def test_a_second_signal_leaves_a_stubborn_command_alone(tmp_path: Path) -> None:

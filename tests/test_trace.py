@@ -123,6 +123,7 @@ def test_every_table_has_the_documented_columns_and_no_numbers_as_objects(file: 
     k.operation(buffer, "map", US)
     k.lose("map", "ring_full", 1)
     k.probed("map", "heap:heap_map")
+    k.mark("run")
 
     opened = trace.open(k.write(file))
 

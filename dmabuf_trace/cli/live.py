@@ -39,6 +39,10 @@ Comm = Annotated[str, option(options.COMM)]
 Exporter = Annotated[str, option(options.EXPORTER)]
 MinSize = Annotated[str | None, option(options.MIN_SIZE)]
 MaxSize = Annotated[str | None, option(options.MAX_SIZE)]
+Stacks = Annotated[str | None, option(options.STACKS)]
+HoldersEvery = Annotated[str | None, option(options.HOLDERS_EVERY)]
+Cycles = Annotated[int, option(options.CYCLES)]
+Force = Annotated[bool, option(options.FORCE)]
 Command = Annotated[
     list[str] | None,
     typer.Argument(metavar=options.COMMAND_METAVAR, help=options.COMMAND_HELP),
@@ -89,19 +93,19 @@ def record(
     exporter: Exporter = options.EXPORTER.default,
     min_size: MinSize = options.MIN_SIZE.default,
     max_size: MaxSize = options.MAX_SIZE.default,
-    stacks: Annotated[str | None, option(options.STACKS)] = options.STACKS.default,
-    holders_every: Annotated[
-        str | None, option(options.HOLDERS_EVERY)
-    ] = options.HOLDERS_EVERY.default,
-    force: Annotated[bool, option(options.FORCE)] = options.FORCE.default,
+    stacks: Stacks = options.STACKS.default,
+    holders_every: HoldersEvery = options.HOLDERS_EVERY.default,
+    cycles: Cycles = options.CYCLES.default,
+    force: Force = options.FORCE.default,
 ) -> None:
     """Record dma-buf events until CMD ends or Ctrl-C: of the whole system, unless filtered.
 
     A buffer that the filters match is watched from the first event on that a matching thread makes
     on it; from then on every event on it is recorded, whoever makes it.
 
-    The exit status is CMD's; without CMD, 0. 2: bad usage or output; 4: this kernel can't be
-    traced, or not by this user; 126, 127: CMD can't be executed, is not found.
+    The exit status is CMD's, of several runs the first that is not 0; without CMD, 0. 2: bad usage
+    or output; 4: this kernel can't be traced, or not by this user; 126, 127: CMD can't be executed,
+    is not found.
     """
     from dmabuf_trace.notes import record_with_notes
     from dmabuf_trace.request import Request
@@ -109,7 +113,7 @@ def record(
     request = Request(
         tuple(command or ()),
         *(output, duration, ring, maxactive, events, loader, attach, table, pid, only_command),
-        *(comm, exporter, min_size, max_size, stacks, holders_every, force),
+        *(comm, exporter, min_size, max_size, stacks, holders_every, cycles, force),
     )
     raise typer.Exit(record_with_notes(request.recording()).ending.status)
 

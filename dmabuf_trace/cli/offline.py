@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STORY_STEPS = 200
 TERMINAL_ROWS = 1000
+METAVARS = {"duration": "TIME", "count": "N", "text": "TEXT"}
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording made by record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, every row.")]
@@ -150,8 +151,9 @@ def _register(analysis: Analysis) -> None:
 
     parameters = [parameter("file", File, inspect.Parameter.empty)]
     for param in analysis.params:
-        metavar = "TIME" if param.kind == "duration" else "TEXT"
-        option = typer.Option(metavar=metavar, help=param.help, show_default=bool(param.default))
+        option = typer.Option(
+            metavar=METAVARS[param.kind], help=param.help, show_default=bool(param.default)
+        )
         parameters.append(parameter(param.name, Annotated[str, option], param.default))
     parameters.append(parameter("window", InWindow, ""))
     parameters.append(parameter("as_json", AsJson, False))

@@ -8,8 +8,9 @@ from typing import Final
 
 from rich.text import Text
 
+from dmabuf_trace import holders
 from dmabuf_trace.accounting import Account, HeldBuffer, Process
-from dmabuf_trace.render.table import Grid, Part, holder_text, line
+from dmabuf_trace.render.table import Grid, Part, line
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, count_text
 
@@ -101,7 +102,7 @@ def _buffers(rows: tuple[HeldBuffer, ...], *, certain: bool) -> Grid:
                 printable("-" if row.exporter is None else row.exporter),
                 printable("-" if row.name is None else row.name),
                 "-" if row.references is None else str(row.references),
-                printable("; ".join(map(holder_text, row.holders)) or nobody),
+                printable("; ".join(map(holders.text, row.holders)) or nobody),
             ]
             for row in rows
         ],

@@ -17,11 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from dmabuf_trace import holders
 from dmabuf_trace.analysis import Column, Table, records
 from dmabuf_trace.render.text import printable
-from dmabuf_trace.units import bytes_text, duration_text, rate_text
+from dmabuf_trace.units import bytes_text, duration_text, rate_text, ratio_text
 
-MAX_FDS: Final = 8
 GAP: Final = 2
 
 Row = dict[str, Any]
@@ -106,41 +106,12 @@ def line(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
 
-def _process(holder: Row) -> str:
-    return f"{holder['comm']}-{holder['pid']}"
-
-
-def _sent(holder: Row) -> str:
-    if holder["sender_pid"] is None:
-        return ""
-    pid, comm = holder["sender_pid"], holder["sender_comm"]
-    return f", sent by {comm}-{pid}" if comm else f", sent by pid {pid}"
-
-
-def holder_text(holder: Row) -> str:
-    """``app-100 fd 3,4``, ``app-100 VMA 4 KiB``, ``device vivid-000 mapped``, ``queue of socket 9
-    (app-100), sent by cam-200``."""
-    match holder["kind"]:
-        case "fd":
-            fds = holder["fds"]
-            more = f",... ({len(fds)} fds)" if len(fds) > MAX_FDS else ""
-            return f"{_process(holder)} fd {','.join(map(str, fds[:MAX_FDS]))}{more}"
-        case "mapping":
-            return f"{_process(holder)} VMA {bytes_text(holder['length_bytes'])}"
-        case "in-flight":
-            return f"queue of socket {holder['socket']} ({_process(holder)}){_sent(holder)}"
-        case _:
-            count = holder["mappings"]
-            state = "attached" if not count else "mapped" if count == 1 else f"mapped {count} times"
-            return f"device {holder['device']} {state}"
-
-
 def _cell(column: Column, value: Any) -> str:
     if value is None:
         return "-"
     match column.kind:
         case "holders":
-            return "; ".join(map(holder_text, value)) or "nobody visible"
+            return "; ".join(map(holders.text, value)) or "nobody visible"
         case "bytes":
             return bytes_text(value)
         case "duration":
@@ -151,6 +122,8 @@ def _cell(column: Column, value: Any) -> str:
             return f"{value:.2%}"
         case "rate":
             return rate_text(value)
+        case "ratio":
+            return ratio_text(value)
         case "count":
             return f"{value:,}"
         case "flag":

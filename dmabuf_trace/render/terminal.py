@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from dmabuf_trace import schema
+from dmabuf_trace import holders, schema
 from dmabuf_trace.analysis import Result, records
-from dmabuf_trace.holders import UNSEEN_QUEUES
 from dmabuf_trace.render.line import what
 from dmabuf_trace.render.table import (
     Part,
     frames_text,
     grid,
-    holder_text,
     line,
     section,
 )
@@ -152,11 +150,11 @@ def _ending(story: Story) -> Iterator[Part]:
         age = "" if buffer["age_ns"] is None else f" after {duration_text(buffer['age_ns'])}"
         yield line(f"alive at the end{age}, shape {story.shape}; held by:", "bold")
         for holder in story.holders:
-            yield line(f"  {holder_text(holder)}")
+            yield line(f"  {holders.text(holder)}")
         if not story.holders and story.shape == "unknown":
             yield Text("  not known: nobody looked at the processes after it was made")
         elif not story.holders:
-            socket = "" if story.queues else f", or {UNSEEN_QUEUES}"
+            socket = "" if story.queues else f", or {holders.UNSEEN_QUEUES}"
             yield Text(f"  nobody visible: a reference inside the kernel{socket}")
     for row in story.attachments:
         if row["outlived"]:

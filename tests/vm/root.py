@@ -27,6 +27,9 @@ PACKAGES = (
     "python3",
     "python3-bpfcc",
     "python3-numpy",
+    "python3-pandas",
+    "python3-pytest",
+    "python3-pytest-xdist",
     "python3-typer",
     "udev",  # names the virtio ports that carry a command's output
     "v4l-utils",
