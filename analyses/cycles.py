@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
+from dmabuf_trace.blocks import RUN
 from dmabuf_trace.measure import added
 from dmabuf_trace.stacks import maker
 from dmabuf_trace.trend import Trend, slope_of
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Array = NDArray[Any]
 
-RUN: Final = "run"
-"""Label of the mark at the end of each run."""
 RUNS_MIN: Final = 4
 WARM_UP: Final = 3
 """Part of the runs that is warm-up, where nothing else is asked for."""

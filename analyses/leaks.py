@@ -5,7 +5,8 @@ The shape of a leak is the first that applies of: ``fd`` (a process has it open)
 fds are closed, a VMA remains), ``attachment`` (a device is still attached or mapped), ``in-flight``
 (only an fd that was sent through a socket and not received) and ``kernel`` (nothing visible holds
 it: a reference inside a driver, and where sockets could not be looked into, an fd under way in
-one). Without a look at the processes at the end the shape is ``unknown``.
+one). Without a look at the processes at the end the shape is ``unknown``. Where devices can't tell
+who holds a buffer, the stacks that took references to it may: see :mod:`dmabuf_trace.taken`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from dmabuf_trace import holders
+from dmabuf_trace import holders, taken
 from dmabuf_trace.analysis import (
     Analysis,
     Answer,
@@ -49,6 +50,8 @@ LEAK_COLUMNS: Final = (
     Column("export_user_stack", "stack", "exported from"),
     Column("attach_stack", "stack", "attached at"),
     Column("attach_user_stack", "stack", "attached from"),
+    Column("get_stacks", "stacks", "taken at"),
+    Column("get_user_stacks", "stacks", "taken from"),
 )
 SHAPE_COLUMNS: Final = (
     Column("shape", "text", "shape"),
@@ -75,9 +78,10 @@ BEFORE_COLUMNS: Final = tuple(
 
 @dataclass(frozen=True)
 class Folded:
-    """What was left behind, and the exporters that have buffers."""
+    """What was left behind, where references were taken, and the exporters that have buffers."""
 
     outlived: pd.DataFrame | None = None
+    taken: pd.DataFrame | None = None
     exporters: frozenset[str] = frozenset()
 
 
@@ -88,7 +92,7 @@ _OUTLIVED: Final = {
 
 
 def fold(view: View, before: Folded | None, **_: Any) -> Folded:
-    """Sort out what was left behind."""
+    """Sort out what was left behind, and who took references to what is alive."""
     before = before or Folded()
     columns = [column.name for column in OUTLIVED_COLUMNS if column.name != "begin_ns"]
     found = []
@@ -96,7 +100,11 @@ def fold(view: View, before: Folded | None, **_: Any) -> Folded:
         table: pd.DataFrame = getattr(view, name)
         found.append(table[table["outlived"]].assign(what=what)[[*columns, "begin"]])
     exporters = view.buffers["exporter"].dropna().unique().tolist()
-    return Folded(joined(before.outlived, *found), before.exporters | frozenset(exporters))
+    return Folded(
+        joined(before.outlived, *found),
+        taken.fold(view, before.taken),
+        before.exporters | frozenset(exporters),
+    )
 
 
 def run(view: View, folded: Folded, *, min_age: int, exporter: str) -> Answer:
@@ -107,9 +115,9 @@ def run(view: View, folded: Folded, *, min_age: int, exporter: str) -> Answer:
     is_older = alive["origin"] == "before"
     # an export that was not seen gives no age: at least as old as what was seen first
     age = alive["age_ns"].fillna(view.end - alive["seen"])
-    held_by = holders.at_end(view)
-    leaks = _rows(view, alive[~is_older & (age >= min_age)], held_by)
-    older = _rows(view, alive[is_older], held_by)
+    held_by, taken_at = holders.at_end(view), taken.by_buffer(view, joined(folded.taken))
+    leaks = _rows(view, alive[~is_older & (age >= min_age)], held_by, taken_at)
+    older = _rows(view, alive[is_older], held_by, taken_at)
     tables = (
         Table("shapes", "Alive at the end, by shape", SHAPE_COLUMNS, _by_shape(leaks)),
         Table("leaks", "Leaks", LEAK_COLUMNS, frame(LEAK_COLUMNS, leaks), "nothing was left alive"),
@@ -126,11 +134,25 @@ def run(view: View, folded: Folded, *, min_age: int, exporter: str) -> Answer:
             frame(BEFORE_COLUMNS, older),
         ),
     )
-    notes = (*_notes(view, leaks), *unknown_exporter(exporter, folded.exporters))
+    notes = (
+        *_notes(view, leaks),
+        *_taken_notes(view, [row for row in leaks if _is_hidden(row)], taken_at),
+        *unknown_exporter(exporter, folded.exporters),
+    )
     return Answer(tables, notes, tuple(row["inode"] for row in leaks))
 
 
-def _rows(view: View, buffers: pd.DataFrame, held_by: dict[int, list[Row]]) -> list[Row]:
+def _is_hidden(row: Row) -> bool:
+    """Whether a reference that a driver took may be all that keeps the buffer alive."""
+    return row["shape"] in ("kernel", "unknown")
+
+
+def _rows(
+    view: View,
+    buffers: pd.DataFrame,
+    held_by: dict[int, list[Row]],
+    taken_at: dict[int, taken.Taken],
+) -> list[Row]:
     """Oldest first; what has no known age is before all others."""
     rows = []
     for buffer in records(buffers):
@@ -144,18 +166,25 @@ def _rows(view: View, buffers: pd.DataFrame, held_by: dict[int, list[Row]]) -> l
         seen = [
             {key: holder[key] for key in holder if key not in holders.STACKS} for holder in mine
         ]
+        row = {**buffer, "shape": shape}
+        taken_by = taken_at.get(buffer["id"]) if _is_hidden(row) else None
         rows.append(
             {
-                **buffer,
-                "shape": shape,
+                **row,
                 "holders": None if shape == "unknown" and not seen else seen,
                 "export_stack": view.stack(buffer["stack"]),
                 "export_user_stack": view.user_stack(buffer["user_stack"]),
                 "attach_stack": attached["stack"],
                 "attach_user_stack": attached["user_stack"],
+                "get_stacks": taken_by and _known(taken_by.stacks),
+                "get_user_stacks": taken_by and _known(taken_by.user_stacks),
             }
         )
     return sorted(rows, key=lambda row: (row["age_ns"] is not None, -(row["age_ns"] or 0)))
+
+
+def _known(stacks: tuple[list[str] | None, ...]) -> list[list[str] | None] | None:
+    return list(stacks) if any(stacks) else None
 
 
 def _by_shape(leaks: list[Row]) -> pd.DataFrame:
@@ -196,10 +225,27 @@ def _notes(view: View, leaks: list[Row]) -> Iterator[str]:
         yield "exports were not observed: buffers made before the trace can't be told apart"
 
 
+def _taken_notes(view: View, leaks: list[Row], taken_at: dict[int, taken.Taken]) -> Iterator[str]:
+    """What the stacks of gets can't tell."""
+    if leaks and "get" in view.missing:
+        yield "get was not observed: where references were taken is not known"
+        return
+    if never := sum(row["shape"] == "kernel" and row["id"] not in taken_at for row in leaks):
+        yield (
+            f"{count_text(never, 'buffer')} never taken by dma_buf_get(): the reference is the "
+            "exporter's own, or was taken by get_dma_buf(), which shows nowhere"
+        )
+    found = [taken_at[row["id"]] for row in leaks if row["id"] in taken_at]
+    if any(len(each.stacks) > 1 for each in found):
+        yield "of several places that took references, which one never put its own can't be told"
+    if any(each.more for each in found):
+        yield f"only the latest {taken.SHOWN} places that took references to a buffer are shown"
+
+
 ANALYSIS = Analysis(
     name="leaks",
     question="Which buffers were left alive, who holds them, and who made them?",
-    needs=("buffers", *holders.NEEDS),
+    needs=(*holders.NEEDS, *taken.NEEDS),
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
     fold=fold,

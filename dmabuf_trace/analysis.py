@@ -47,10 +47,11 @@ ColumnKind = Literal[
     "flag",
     "holders",
     "stack",
+    "stacks",
 ]
 """How a column is shown; ``time`` is ns since the trace began, ``rate`` per second, ``ratio`` a
 number of one thing per another, ``holders`` a list of holder objects, ``stack`` a list of frames,
-innermost first."""
+innermost first, ``stacks`` a list of those."""
 
 ParamKind = Literal["count", "duration", "text"]
 

@@ -29,6 +29,7 @@ class BlockKind(IntEnum):
     PROBED = 10
     USER_STACKS = 11
     MARK = 12
+    BUILDS = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,13 @@ class StackBlock:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildBlock:
+    """Build ids, in hex, by module, of what the frames of kernel stacks lie in; "": the kernel."""
+
+    ids: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class CgroupBlock:
     """Paths of cgroups (v2) by id, as they came up."""
 
@@ -214,6 +222,7 @@ Block = (
     | SnapshotBlock
     | StackBlock
     | UserStackBlock
+    | BuildBlock
     | CgroupBlock
     | ProbedBlock
     | Mark

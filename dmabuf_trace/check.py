@@ -9,59 +9,27 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace import analysis, checks
+from dmabuf_trace.allowed import ALLOW, Allowed
 from dmabuf_trace.analysis import Asked, Result
+from dmabuf_trace.blocks import RUN
 from dmabuf_trace.checks import Check, Draft, Judged
 from dmabuf_trace.findings import Case, CommandEnd, Excused, Finding, Verdict
-from dmabuf_trace.policy import Entry, Key, Policy, Section, Values, default, load
+from dmabuf_trace.policy import Policy, Section, Values, default, load
 from dmabuf_trace.report import recording
-from dmabuf_trace.stacks import function as stack_function
+from dmabuf_trace.sourcelines import Lines
 
 if TYPE_CHECKING:
     from dmabuf_trace.trace import Trace, Window
 
 SLOWER: Final = 1.25
 """A time is worse than the baseline's where it is longer by this factor."""
-
-_PATTERNS: Final = ("rule", "shape", "exporter", "name", "comm", "device", "call")
-
-
-def _objection(values: Values) -> str:
-    """What is wrong with an entry of the allow-list."""
-    if all(values[key] is None for key in (*_PATTERNS, "stack")):
-        return "would allow everything: say which findings it is about"
-    rules = (rule for check in checks.registry() for rule in check.rules)
-    rule = values["rule"]
-    if rule is not None and not any(fnmatchcase(each, rule) for each in rules):
-        return f"never used: no rule is named {rule!r}"
-    return ""
-
-
-ALLOW: Final = Section(
-    "allow",
-    "findings that are known and tolerated; all that an entry gives must match",
-    (
-        Key("rule", "pattern", "name of the case, as leaks.kernel or contract.*"),
-        Key("shape", "pattern", "shape of the leak"),
-        Key("exporter", "pattern", "exporter of the buffer"),
-        Key("name", "pattern", "name of the buffer"),
-        Key("comm", "pattern", "thread that made it"),
-        Key("device", "pattern", "device of the importer"),
-        Key("call", "pattern", "call and percentile, as 'map p99'"),
-        Key("stack", "pattern", "a function in the kernel stack"),
-        Key("reason", "text", "why it is tolerated", required=True),
-        Key("expires", "date", "the last day on which it is"),
-    ),
-    entries=True,
-    objection=_objection,
-)
 
 
 def policy_section() -> Section:
@@ -79,6 +47,32 @@ def policy(path: Path | None = None) -> Policy:
     return load(path, policy_section()) if path else default(policy_section())
 
 
+class DebugInfo:
+    """Files with debug information; ``root`` is stripped from the paths that they tell.
+
+    Raises:
+        InputError: one of them has none, or can't be read.
+    """
+
+    def __init__(self, files: Sequence[Path], root: Path | None = None) -> None:
+        self._files = files
+        self._root = root
+        Lines(files)
+
+    def of(self, trace: Trace) -> Lines:
+        """What they tell of the builds that a trace is of."""
+        return Lines(self._files, trace.builds, self._root)
+
+
+def _located(cases: list[Case], lines: Lines) -> list[Case]:
+    """Cases whose findings tell the line that their stack leads to."""
+    found = iter(lines.locations(each.stack for case in cases for each in case.findings))
+    return [
+        replace(case, findings=tuple(replace(each, location=next(found)) for each in case.findings))
+        for case in cases
+    ]
+
+
 class Baseline:
     """Findings of a recording that is known to be good enough.
 
@@ -88,7 +82,7 @@ class Baseline:
 
     def __init__(self, path: Path, rules: Policy) -> None:
         self.path = path
-        _, drafts = _drafts(path, rules)
+        _, drafts = _drafts(path, rules, None, path)
         self._known = {each.key: each for draft in drafts for each in draft.findings}
 
     def has(self, finding: Finding) -> bool:
@@ -107,15 +101,20 @@ def read(
     *,
     window: Window | None = None,
     baseline: Baseline | None = None,
+    shown: Path | None = None,
+    debug_info: DebugInfo | None = None,
     today: datetime.date | None = None,
 ) -> Verdict:
     """Judge a recording, or a part of it; with a ``baseline`` only what is worse than in that one.
 
+    ``shown`` is what it is called, where that is not its path; ``debug_info`` leads stacks to
+    lines of source.
+
     Raises:
         InputError: it is not a recording that this version reads.
     """
-    trace, drafts = _drafts(path, rules, window)
-    allowed = _Allowed(rules.values["allow"], today or datetime.date.today())
+    trace, drafts = _drafts(path, rules, window, shown or path)
+    allowed = Allowed(rules.values["allow"], today or datetime.date.today())
     cases = []
     for draft in drafts:
         rest, excused = allowed.sort(draft.findings)
@@ -124,8 +123,11 @@ def read(
             rest = [each for each in rest if each not in same]
             excused += [Excused(each, f"no worse than in {baseline.path}") for each in same]
         cases.append(_case(draft, rest, excused, _doubts(trace, draft)))
-    facts = asdict(recording(trace))
-    notes = (*_notes(trace), *allowed.notes(rules.path))
+    lines = debug_info and debug_info.of(trace)
+    if lines:
+        cases = _located(cases, lines)
+    facts = {**asdict(recording(trace)), "path": str(shown or path)}
+    notes = (*_notes(trace), *allowed.notes(rules.path), *(lines.notes if lines else ()))
     return Verdict(facts, tuple(cases), command_end(trace), notes)
 
 
@@ -141,27 +143,30 @@ def propose(path: Path) -> str:
     trace, answers = _answers(path, questions.items())
     lines = [f"# proposed from {path}: read it, and take out what should not be tolerated", ""]
     for check in checks.registry():
-        lines += check.propose(Judged({}, answers, trace))
+        lines += check.propose(Judged({}, answers, trace, path))
     return "\n".join(lines).rstrip() + "\n"
 
 
 def command_end(trace: Trace) -> CommandEnd | None:
     """How the command of a recording ended; None: it does not tell."""
     command = trace.header.get("command")
-    runs = trace.marks[trace.marks["label"] == "run"]
+    runs = trace.marks[trace.marks["label"] == RUN]
     if not isinstance(command, list) or runs.empty:
         return None
     failed = runs.loc[runs["status"] != 0, "status"].tolist()
     return CommandEnd(tuple(map(str, command)), (*failed, 0)[0], len(runs), len(failed))
 
 
-def _drafts(path: Path, rules: Policy, window: Window | None = None) -> tuple[Trace, list[Draft]]:
+def _drafts(
+    path: Path, rules: Policy, window: Window | None, shown: Path
+) -> tuple[Trace, list[Draft]]:
     """The last stretch, and what all checks come to."""
     asked = ((check, check.ask(_values(check, rules))) for check in checks.registry())
     questions = chain.from_iterable(each.items() for _, each in asked)
     trace, answers = _answers(path, questions, window)
     drafts = chain.from_iterable(
-        check.judge(Judged(_values(check, rules), answers, trace)) for check in checks.registry()
+        check.judge(Judged(_values(check, rules), answers, trace, shown))
+        for check in checks.registry()
     )
     return trace, list(drafts)
 
@@ -225,47 +230,3 @@ def _doubts(trace: Trace, draft: Draft) -> list[str]:
 def _notes(trace: Trace) -> Iterator[str]:
     if trace.filters:
         yield f"recorded with {' '.join(trace.filters)}: what that leaves out is not judged"
-
-
-class _Allowed:
-    """The allow-list, and which of its entries were used."""
-
-    def __init__(self, entries: tuple[Entry, ...], today: datetime.date) -> None:
-        self._entries = entries
-        self._today = today
-        self._used: set[int] = set()
-
-    def sort(self, findings: tuple[Finding, ...]) -> tuple[list[Finding], list[Excused]]:
-        """Those that count, and those that do not."""
-        rest: list[Finding] = []
-        excused: list[Excused] = []
-        for finding in findings:
-            entry = next((each for each in self._entries if self._fits(each, finding)), None)
-            if entry is None:
-                rest.append(finding)
-            else:
-                self._used.add(entry.line)
-                excused.append(Excused(finding, str(entry.values["reason"])))
-        return rest, excused
-
-    def _is_over(self, entry: Entry) -> bool:
-        last = entry.values["expires"]
-        return last is not None and last < self._today
-
-    def _fits(self, entry: Entry, finding: Finding) -> bool:
-        if self._is_over(entry):
-            return False
-        facts = {**finding.subject, "rule": finding.rule}
-        function = entry.values["stack"]
-        return entry.fits(facts, _PATTERNS) and (
-            function is None
-            or any(fnmatchcase(stack_function(frame), function) for frame in finding.stack)
-        )
-
-    def notes(self, path: str) -> Iterator[str]:
-        """Entries that did nothing."""
-        for entry in self._entries:
-            if self._is_over(entry):
-                yield f"{path}:{entry.line}: expired on {entry.values['expires']}, not used"
-            elif entry.line not in self._used:
-                yield f"{path}:{entry.line}: allows what was not found"

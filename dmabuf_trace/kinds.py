@@ -210,7 +210,7 @@ KINDS: Final = (
         detail="fd number",
         ret="errno (-EINVAL: the fd is no dma-buf)",
         timed=True,
-        stack=ASKED,
+        stack=ALWAYS,
         caveat="a reference taken by the inline get_dma_buf() shows nowhere",
     ),
     Kind(

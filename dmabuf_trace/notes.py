@@ -15,6 +15,7 @@ from dmabuf_trace import schema
 from dmabuf_trace.capture import Capture
 from dmabuf_trace.recorder import Outcome, RecordOptions, record
 from dmabuf_trace.session import COMMAND_ENDED
+from dmabuf_trace.units import count_text
 
 
 def note(text: str) -> None:
@@ -73,8 +74,9 @@ def _note_outcome(options: RecordOptions, outcome: Outcome) -> None:
     ending = outcome.ending
     if ending.reason != COMMAND_ENDED:
         note(f"ended by {ending.reason}")
-    if options.command and options.cycles > 1:
-        note(f"{options.command[0]} was run {ending.runs} times, {ending.failed} of them failed")
+    if options.cycles > 1:
+        runs = count_text(ending.runs, "time")
+        note(f"{options.command[0]} was run {runs}, {ending.failed} of them failed")
     if options.command and ending.status:
         note(f"{options.command[0]} ended with status {ending.status}")
     note(f"next: dmabuf-trace report {file}")

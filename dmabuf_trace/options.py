@@ -111,8 +111,8 @@ STACKS: Final[Option[str | None]] = Option(
     "stacks",
     ("--stacks",),
     "WHICH",
-    "Stacks of all calls: kernel, user, both, none. Without it: kernel stacks of export and "
-    "attach.",
+    "Stacks of all calls: kernel, user, both, none. Without it: kernel stacks of export, attach "
+    "and get.",
     None,
 )
 HOLDERS_EVERY: Final[Option[str | None]] = Option(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import (
     Block,
+    BuildBlock,
     CgroupBlock,
     EndBlock,
     EventBlock,
@@ -111,16 +112,18 @@ class Read:
     snapshots: dict[str, SnapshotBlock] = field(default_factory=dict)
     looked: Counter[str] = field(default_factory=Counter)
     unreadable: dict[str, int] = field(default_factory=dict)
-    losses: Array = field(default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64))
     seen: Array = field(default_factory=lambda: np.zeros(schema.KIND_SLOTS, np.int64))
     events: int = 0
     first_export: int = np.iinfo(np.int64).max
     stacks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    builds: dict[str, str] = field(default_factory=dict)
     user_stacks: UserStackBlock = field(default_factory=lambda: UserStackBlock({}))
     probed: list[Probed] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     differences: Differences = field(default_factory=Differences)
     end: EndBlock | None = None
+    is_marked_over: bool = False
+    """A mark tells that the file has all of the window."""
 
     _events: list[Structs] = field(default_factory=lambda: [empty(schema.EVENT_DTYPE)])
     _rows: list[Rows] = field(default_factory=list)
@@ -133,6 +136,15 @@ class Read:
     _last_ids: Counter[str] = field(default_factory=Counter)
     _since: int = 0
     _until: int = 0
+    _counted: Array = field(default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64))
+    _counted_before: Array = field(default_factory=lambda: np.zeros(schema.LOSS_SHAPE, np.uint64))
+
+    @property
+    def losses(self) -> Array:
+        """Loss counters, of a window without what was lost by the last mark ahead of it, and by the
+        first one after it: they carry no times of their own."""
+        lost: Array = np.maximum(self._counted, self._counted_before) - self._counted_before
+        return lost
 
     def stretches(self, reader: Reader, extent: Extent, events: int | None) -> Iterator[Stretch]:
         """The recording in stretches of so many ``events`` or some more, or at once.
@@ -215,21 +227,40 @@ class Read:
         self.looked[look.when] += 1
         self.unreadable[look.when] = max(self.unreadable.get(look.when, 0), look.unreadable)
 
+    def _mark(self, mark: Mark) -> None:
+        if self._is_inside(mark.ts):
+            self.marks.append(mark)
+        if self.window and mark.ts <= self.window[0]:
+            self._counted_before = self._counted
+        if self.window and mark.ts >= self.window[1]:
+            self.is_marked_over = True
+
+    def _look_at_the_end(self) -> None:
+        """In a window that has no other, the last look within it is the one at its end."""
+        look = self.snapshots.get("during")
+        if not self.window or not look or "end" in self.snapshots:
+            return
+        self.snapshots["end"] = look = replace(look, when="end")
+        self.unreadable["end"] = look.unreadable
+        self._looks = [each for each in self._looks if each.ts != look.ts]
+        self._looks.append(look if self.inode is None else look.about(self.inode))
+
     def _take(self, block: Block) -> None:
         match block:
             case NameBlock(names):
                 self.lifecycle.feed_names(names)
-            case LossBlock(losses):
-                self.losses = losses
+            case LossBlock(losses) if not self.is_marked_over:
+                self._counted = losses
             case CgroupBlock(paths):
                 self.lifecycle.names.feed_cgroups(paths)
             case ProbedBlock(probed):
                 self.probed.extend(probed)
             case Mark():
-                if self._is_inside(block.ts):
-                    self.marks.append(block)
+                self._mark(block)
             case StackBlock(stacks):
                 self.stacks |= stacks
+            case BuildBlock(ids):
+                self.builds |= ids
             case UserStackBlock():
                 self.user_stacks = block
             case EndBlock():
@@ -250,6 +281,7 @@ class Read:
 
     def _last(self) -> Stretch:
         """What is left, and all that stays open."""
+        self._look_at_the_end()
         opened = self.lifecycle.finish()
         self.differences = compare(opened.buffers, self.lifecycle.known(), self.snapshots)
         settle(opened.buffers, self.differences)

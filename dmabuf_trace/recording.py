@@ -29,6 +29,7 @@ from dmabuf_trace import framing, packing, schema
 from dmabuf_trace.blocks import (
     Block,
     BlockKind,
+    BuildBlock,
     CgroupBlock,
     EndBlock,
     EventBlock,
@@ -96,7 +97,7 @@ def _row(make: type[_Row], values: dict[str, Any]) -> _Row:
 
 _DESCRIBED: Final = (
     *(BlockKind.SNAPSHOT, BlockKind.STACKS, BlockKind.USER_STACKS, BlockKind.CGROUPS),
-    *(BlockKind.PROBED, BlockKind.MARK, BlockKind.END),
+    *(BlockKind.PROBED, BlockKind.MARK, BlockKind.BUILDS, BlockKind.END),
 )
 """Kinds of block that are JSON."""
 
@@ -123,6 +124,8 @@ def _described(kind: int, values: Any) -> Block:
             return ProbedBlock(tuple(_row(Probed, row) for row in values))
         case BlockKind.MARK:
             return _row(Mark, values)
+        case BlockKind.BUILDS:
+            return BuildBlock(dict(zip(values, _texts(list(values.values())), strict=True)))
         case _:
             return _row(EndBlock, values)
 
@@ -233,6 +236,11 @@ class Writer:
         """Append symbolised stacks."""
         self._write_rest()
         self._write_block(BlockKind.STACKS, _json(stacks))
+
+    def write_builds(self, ids: dict[str, str]) -> None:
+        """Append build ids by module."""
+        self._write_rest()
+        self._write_block(BlockKind.BUILDS, _json(ids))
 
     def write_cgroups(self, paths: dict[int, str]) -> None:
         """Append paths of cgroups by id."""
@@ -356,6 +364,10 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Read no more."""
         self._file.close()
 
     def _next(self) -> tuple[int, bytes] | None:
@@ -401,12 +413,13 @@ class Reader:
         found = framing.read(self._file)
         return None if isinstance(found, Cut) else self._block(found)
 
-    def blocks(self, unwanted: Collection[int] = ()) -> Iterator[Block]:
+    def blocks(self, unwanted: Collection[int] = (), since: int | None = None) -> Iterator[Block]:
         """The blocks after the header, in file order, up to the end block or the cut.
 
-        Those at ``unwanted`` offsets are passed over.
+        Those at ``unwanted`` offsets are passed over. ``since``: from the offset of a cut on, where
+        more may have been written.
         """
-        self._file.seek(self._begin)
+        self._file.seek(self._begin if since is None else since)
         while True:
             if unwanted and self._file.tell() in unwanted:
                 framing.skip(self._file)

@@ -7,6 +7,7 @@ know which command line it was typed on.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Request:
     holders_every: str | None = options.HOLDERS_EVERY.default
     cycles: int = options.CYCLES.default
     force: bool = options.FORCE.default
+    steered: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -62,6 +64,8 @@ class Request:
 
     def recording(self) -> RecordOptions:
         """What to record, and into which file."""
+        if self.steered and self.command:
+            raise InputError("--steered with a command", "whoever steers runs it")
         if self.cycles > 1 and not self.command:
             raise InputError("--cycles without a command", "add: -- CMD...")
         return RecordOptions(
@@ -72,6 +76,7 @@ class Request:
             self.capture(),
             self._holders_every(),
             self.cycles,
+            (sys.stdin.fileno(), sys.stdout.fileno()) if self.steered else None,
         )
 
     def capture(self) -> CaptureOptions:

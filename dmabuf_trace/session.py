@@ -158,7 +158,7 @@ class Follower:
 
     ``losses`` has :data:`schema.LOSS_SHAPE`; ``lost`` is called with them where they grew,
     ``drained`` after every drain with the time (ns, CLOCK_MONOTONIC); ``periodic`` gets its turn
-    between drains.
+    between drains, and ``wait`` is what passes the time: as :func:`wait_signal`.
     """
 
     def __init__(
@@ -178,6 +178,7 @@ class Follower:
         self._drained = drained
         self._losses_due = 0.0
         self.periodic: Periodic | None = None
+        self.wait: Callable[[float], Interrupt | None] = wait_signal
 
     def drain(self) -> bool:
         """Hand on what has come; whether there may be more.
@@ -293,7 +294,7 @@ def _loop(follower: Follower, deadline: float, child: Child | None) -> str:
     """Drain until the command has ended, or there is a reason not to wait for that; which it is."""
     reason = ""
     while True:
-        interrupt = wait_signal(DRAIN_SECONDS)
+        interrupt = follower.wait(DRAIN_SECONDS)
         follower.drain()
         if follower.periodic:
             follower.periodic.turn()

@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Kernel stacks as recordings have them: frames ``function+0x1c/0x40 [module]``, innermost first."""
+"""Kernel stacks of recordings: frames ``function+0x1c/0x40 [module]``, innermost first."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
-CORE: Final = ("dma_buf_", "__dma_buf_", "__map_dma_buf")
-"""Functions of the dma-buf core begin so: there a call is observed, its maker is further out."""
+CORE: Final = re.compile(
+    r"_*dma_buf_\w+|get_dma_buf|fd_install|"
+    r"\w*(kretprobe|kprobe|rethook|ftrace|fprobe|fgraph)\w*|bpf_\w+|__bpf_\w+|trace_call_bpf"
+)
+"""Functions of the kernel itself in which an event is seen, ahead of those that made it happen:
+the dma-buf core, and what runs probes."""
+
+
+def is_core(frame: str) -> bool:
+    """Whether a frame is of :data:`CORE`; a module's never is."""
+    name, _, rest = frame.partition("+")
+    return "[" not in rest and CORE.fullmatch(name) is not None
 
 
 def function(frame: str) -> str:
@@ -17,5 +28,4 @@ def function(frame: str) -> str:
 
 def maker(frames: Sequence[str] | None) -> str:
     """The function that called the dma-buf core; "": not known."""
-    outside = (function(frame) for frame in frames or () if not frame.startswith(CORE))
-    return next(outside, "")
+    return next((function(frame) for frame in frames or () if not is_core(frame)), "")

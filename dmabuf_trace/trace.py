@@ -84,7 +84,9 @@ def stretches(
     Tables have what was settled in the stretch, see :class:`reading.Stretch`: each row comes up
     once. The last one alone knows what stays open, what was lost and who held what at the end.
     ``window``, ns since the trace began: blocks of events outside are not read, so what began ahead
-    of it is as what began ahead of a trace. ``inode``: see :func:`about`.
+    of it is as what began ahead of a trace, and its last look at the holders is that at its end. A
+    mark behind it tells that the file has all of it, though more may be missing, or still to be
+    written. ``inode``: see :func:`about`.
 
     Raises:
         InputError: as :func:`open`, or the trace has nothing of that time.
@@ -117,12 +119,14 @@ class Trace:
     ) -> None:
         self.path = reader.path
         self.header = reader.header
-        self.cut = reader.cut
+        # a mark behind a window tells that all of it is there
+        self.cut = None if read.is_marked_over else reader.cut
         self.start, self.end = part or (whole[0], max(whole))
         self.duration_ns = max(whole) - whole[0]
         self.window_ns = part and (part[0] - whole[0], min(part[1], whole[1]) - whole[0])
         self.stacks = read.stacks
         self.user_stacks = read.user_stacks.stacks
+        self.builds = read.builds
         self.losses = read.losses
         self.snapshots = read.snapshots
         self.reason = read.end.reason if read.end else ""

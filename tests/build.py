@@ -387,6 +387,11 @@ class Build:
         self._blocks.append(("mark", Mark(self.now, label, status)))
         return self.now
 
+    def get(self, buffer: Buffer, fd: int = 3, *, stack: tuple[str, ...] = ()) -> None:
+        """A driver takes a reference; giving it back makes no event."""
+        taken = {"buffer": buffer.inode, "object": buffer.address, "detail": fd}
+        self.event("get", **taken, stack=self._stack(stack))
+
     def release(self, buffer: Buffer) -> None:
         """The last reference is gone."""
         self._live.pop(buffer.inode, None)

@@ -122,6 +122,6 @@ def test_the_report_says_what_matters(recording: Path) -> None:
 
 def test_stacks_came_with_every_export_and_attach(recording: Path) -> None:
     recorded = Recorded(recording)
-    stacked = [schema.KIND["export"], schema.KIND["attach"]]
+    stacked = [schema.KIND["export"], schema.KIND["attach"], schema.KIND["get"]]
     for event in recorded.events:
         assert (event["stack"] != schema.UNKNOWN_STACK) == (event["kind"] in stacked)

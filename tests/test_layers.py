@@ -18,11 +18,12 @@ ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
     ("version", "errors", "errnos", "threads", "memory"),
-    ("kinds",),
+    ("remote",),
+    ("kinds", "elf"),
     ("schema", "units", "options"),
     ("values", "stacks"),
     ("policy",),
-    ("probes", "symbols", "cgroups", "libbcc"),
+    ("probes", "symbols", "cgroups", "libbcc", "builds"),
     ("loader",),
     ("ring", "features", "framing", "packing", "blocks"),
     ("gather",),
@@ -33,6 +34,7 @@ LAYERS: Final = (
     ("snapshot", "operations"),
     ("capture",),
     ("session", "sizes"),
+    ("steering",),
     ("recorder",),
     ("request", "notes"),
     ("tables",),
@@ -41,7 +43,8 @@ LAYERS: Final = (
     ("fds", "calls"),
     ("pairing",),
     ("lifecycle",),
-    ("columns", "frames", "reconcile"),
+    ("columns", "frames", "reconcile", "sourcelines"),
+    ("tail",),
     ("reading",),
     ("quality",),
     ("source",),
@@ -49,13 +52,17 @@ LAYERS: Final = (
     ("trace", "graph"),
     ("analysis",),
     ("holders", "measure", "processes"),
-    ("levels", "overlaps", "trend"),
+    ("levels", "overlaps", "trend", "taken", "limits"),
     ("latency", "rules"),
     ("analyses",),
     ("report", "story", "diff", "findings"),
     ("checks",),
+    ("allowed",),
     ("check",),
     ("render",),
+    ("outputs",),
+    ("leftovers",),
+    ("pytest_plugin",),
     ("cli", "target"),
     ("__main__",),
 )
@@ -65,9 +72,11 @@ FOUNDATION: Final = {
     "version",
     "errors",
     "errnos",
+    "remote",
     "threads",
     "memory",
     "kinds",
+    "elf",
     "schema",
     "units",
     "options",
@@ -83,11 +92,13 @@ FOUNDATION: Final = {
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
     "bufinfo",
+    "builds",
     "cgroups",
     "operations",
     "filters",
     "libbcc",
     "session",
+    "steering",
     "recorder",
     "sizes",
     "request",
@@ -97,7 +108,9 @@ LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "c
 }
 COMMAND_LINES: Final = {"cli", "target", "__main__"}
 LEVEL: Final = {name: level for level, names in enumerate(LAYERS) for name in names}
-OFFLINE: Final = {name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["render"]}
+OFFLINE: Final = {
+    name for name in LEVEL if LEVEL["tables"] <= LEVEL[name] <= LEVEL["pytest_plugin"]
+}
 
 
 def sources() -> list[tuple[str, Path]]:
@@ -189,6 +202,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "import dmabuf_trace.recorder",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
+        "from dmabuf_trace.outputs import Outputs; Outputs.open(['junit'])",
         "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
     ],

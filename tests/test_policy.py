@@ -165,9 +165,9 @@ def test_entries_of_other_calls_are_apart() -> None:
 
 
 def test_a_file_that_cant_be_read(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="can't read .*: No such file"):
+    with pytest.raises(PolicyError, match=r"can't read .*: No such file"):
         check.policy(tmp_path / "none.toml")
-    with pytest.raises(PolicyError, match="can't read .*: Is a directory"):
+    with pytest.raises(PolicyError, match=r"can't read .*: Is a directory"):
         check.policy(tmp_path)
     large = tmp_path / "large.toml"
     large.write_bytes(b"#" * (1 << 20) + b"\n")
@@ -196,12 +196,17 @@ def test_any_bytes_are_a_policy_or_one_error_with_a_line(raw: bytes) -> None:
 
 
 NAMES = st.sampled_from(
-    ["leaks", "fd", "kernel", "buffers", "bytes", "max_age", "mappings", "device", "latency"]
-    + ["call", "map", "p99", "allow", "reason", "expires", "rules", "contract", "unmap_once", "x"]
+    [
+        *("leaks", "fd", "kernel", "buffers", "bytes", "mappings", "device", "max_age", "latency"),
+        *("call", "map", "p99", "allow", "reason", "expires", "contract", "rules", "unmap_once"),
+        "x",
+    ]
 )
 SCALARS = st.sampled_from(
-    ["1", "-1", "1.5", "nan", "inf", "true", '"1s"', '"64K"', '"5%"', '"x"', "2027-01-31", "''"]
-    + ["[]", "[1]", "{}", "{ buffers = 1 }", "1979-05-27T07:32:00Z", "9" * 5000]
+    [
+        *("1", "-1", "1.5", "nan", "inf", "true", '"1s"', '"64K"', '"5%"', '"x"', "''", "[]"),
+        *("[1]", "{}", "{ buffers = 1 }", "2027-01-31", "1979-05-27T07:32:00Z", "9" * 5000),
+    ]
 )
 LINES = st.one_of(
     st.tuples(NAMES, SCALARS).map(lambda pair: f"{pair[0]} = {pair[1]}"),

@@ -17,6 +17,7 @@ from dmabuf_trace import framing, schema
 from dmabuf_trace.blocks import (
     Block,
     BlockKind,
+    BuildBlock,
     CgroupBlock,
     EndBlock,
     EventBlock,
@@ -67,6 +68,7 @@ def write(path: Path) -> Path:
     writer.write_losses(np.full(schema.LOSS_SHAPE, 5, np.uint64))
     writer.write_snapshot(SNAPSHOT)
     writer.write_stacks({17: ("dma_buf_export+0x1", "f [mod]")})
+    writer.write_builds({"": "0123ab", "mod": "45cd"})
     writer.write_user_stacks(UserStackBlock({3: ("main+0x1 [app]",)}, "no library", 2))
     writer.write_events(events(2))
     writer.write_mark(Mark(98, "r\x1bun", 7))
@@ -120,7 +122,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
     assert reader.header == {"schema": schema.VERSION, "tool": "test"}
     assert reader.cut is None
-    names, losses, first, snapshot, stacks, user_stacks, second, mark, end = blocks
+    names, losses, first, snapshot, stacks, builds, user_stacks, second, mark, end = blocks
     assert isinstance(names, NameBlock)
     assert names.names["text"].tolist() == [b"system", b"vivid.0"]
     assert isinstance(first, EventBlock)
@@ -129,6 +131,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert (losses.losses == 5).all()
     assert snapshot == SNAPSHOT
     assert stacks == StackBlock({17: ("dma_buf_export+0x1", "f [mod]")})
+    assert builds == BuildBlock({"": "0123ab", "mod": "45cd"})
     assert user_stacks == UserStackBlock({3: ("main+0x1 [app]",)}, "no library", 2)
     assert isinstance(second, EventBlock)
     assert len(second.events) == 2
@@ -341,6 +344,8 @@ def test_a_file_that_is_no_recording(tmp_path: Path, content: bytes, message: st
         (BlockKind.MARK, b'{"ts":1,"label":7}'),
         (BlockKind.MARK, b'{"ts":1,"label":"run","status":true}'),
         (BlockKind.MARK, b'{"ts":1,"label":"run","more":1}'),
+        (BlockKind.BUILDS, b'{"mod":7}'),
+        (BlockKind.BUILDS, b'["mod"]'),
         (BlockKind.END, b'{"ts":1e99,"events":0,"reason":""}'),
         (BlockKind.END, b'{"ts":18446744073709551616,"events":0,"reason":""}'),
         (BlockKind.EVENTS, b"12345"),

@@ -563,6 +563,8 @@ def test_results_as_json(tmp_path: Path) -> None:
             "export_user_stack": None,
             "attach_stack": None,
             "attach_user_stack": None,
+            "get_stacks": None,
+            "get_user_stacks": None,
         }
     ]
 

@@ -34,7 +34,7 @@ def test_both_command_lines_and_the_request_have_the_same_options() -> None:
     assert list(of_record) == [field.name for field in fields(Request)]
     assert {name: of_record[name].default for name in rows} == rows
     assert typed == {**rows, "command": []}
-    assert set(rows) == set(of_record) - {"command"}
+    assert set(rows) == set(of_record) - {"command", "steered"}
 
 
 def typed(*arguments: str) -> dict[str, object]:

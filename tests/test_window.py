@@ -11,7 +11,7 @@ import pytest
 
 from dmabuf_trace import extent, packing, trace
 from dmabuf_trace.analysis import Asked, ask, records, registry
-from tests.build import KIB, MS, Build, S
+from tests.build import KIB, MS, START, US, Build, S
 from tests.test_cli_offline import run
 from tests.test_stretches import busy
 
@@ -64,6 +64,74 @@ def test_a_window_to_the_end_has_who_holds_what_at_the_end(file: Path) -> None:
 
     assert "end" in part.snapshots
     assert part.window_ns == (4 * S, 5 * S)
+
+
+def marked(path: Path, *, cut: bool = True) -> tuple[Path, list[int]]:
+    """A test leaves one buffer, the next one none; then it goes on. Times of the marks."""
+    k = Build(lists_all=True)
+    k.snapshot("start")
+    times = [k.mark("begin")]
+    k.lose("map", "ring_full", 5)
+    k.wait(MS)
+    left, gone = k.export(exporter="first", fd=3), k.export()
+    k.release(gone)
+    k.wait(MS)
+    k.lose("map", "ring_full", 2)
+    k.snapshot("during")
+    k.wait(US)
+    times.append(k.mark("leaks"))
+    k.wait(MS)
+    other = k.export(exporter="second")
+    k.attach(other, "gpu")
+    k.wait(MS)
+    k.snapshot("during")
+    k.wait(US)
+    times.append(k.mark("attached"))
+    k.wait(MS)
+    k.release(left)
+    return k.write(path, cut=cut), [time - START for time in times]
+
+
+def leaks(part: trace.Trace) -> list[tuple[Any, ...]]:
+    (table,) = (table for table in registry()["leaks"](part).answer.tables if table.name == "leaks")
+    return [(row["inode"], row["shape"], row["exporter"]) for row in records(table.rows)]
+
+
+def test_what_is_still_being_written_can_be_asked_up_to_a_mark(tmp_path: Path) -> None:
+    path, (first, second, third) = marked(tmp_path / "x.dbt")
+
+    part = only(path, (first, second))
+    later = only(path, (second, third))
+
+    assert (part.cut, later.cut) == (None, None)
+    assert leaks(part) == [(41, "fd", "first")]
+    assert leaks(later) == [(43, "attachment", "second")]
+    assert part.quality["what"].tolist() == ["loss"]
+    assert later.marks["label"].tolist() == ["leaks"]
+
+
+def test_past_the_last_mark_it_is_cut(tmp_path: Path) -> None:
+    path, (_, second, third) = marked(tmp_path / "x.dbt")
+
+    assert only(path, (second, third + 1)).cut
+    assert trace.open(path).cut
+
+
+def test_only_what_was_lost_in_a_window_counts(tmp_path: Path) -> None:
+    path, (first, second, third) = marked(tmp_path / "x.dbt", cut=False)
+
+    assert only(path, (first, second)).lost_events == 7
+    assert only(path, (second, third)).lost_events == 0
+    assert trace.open(path).lost_events == 7
+
+
+def test_a_look_at_the_end_is_not_replaced(tmp_path: Path) -> None:
+    path, (_, second, _) = marked(tmp_path / "x.dbt", cut=False)
+
+    part = only(path, (second, 100 * S))
+
+    assert [look.when for look in part.looks] == ["during", "end"]
+    assert leaks(part) == [(43, "attachment", "second")]
 
 
 def test_only_blocks_of_that_time_are_read(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from dmabuf_trace.policy import Section
 from dmabuf_trace.units import bytes_text, count_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dmabuf_trace.policy import Values
     from dmabuf_trace.trace import Trace
 
@@ -44,11 +46,15 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a check judges by: its values of the policy, answers by analysis, the last stretch."""
+    """What a check judges by: its values of the policy, answers by analysis, the last stretch.
+
+    ``path`` is what the recording is called in commands.
+    """
 
     values: Values
     results: Mapping[str, Result]
     trace: Trace
+    path: Path
 
     def rows(self, analysis: str, table: str) -> list[Row]:
         """Rows of a table of an answer."""
@@ -61,7 +67,7 @@ class Judged:
 
     def again(self, command: str) -> str:
         """A command on this recording."""
-        return f"dmabuf-trace {command} {shlex.quote(str(self.trace.path))}"
+        return f"dmabuf-trace {command} {shlex.quote(str(self.path))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace import holders
 from dmabuf_trace.analysis import doubts
+from dmabuf_trace.blocks import RUN
 from dmabuf_trace.checks.interface import (
     Check,
     Draft,
@@ -61,8 +62,6 @@ _KEPT: Final = {
     "kernel": "by a kernel reference",
     "unknown": "by nobody knows whom",
 }
-_STACKS: Final = ("get_stack", "attach_stack", "export_stack")
-"""Which stack leads to who is to blame, the best one first."""
 
 
 def ask(values: Values) -> dict[str, dict[str, str]]:
@@ -72,6 +71,8 @@ def ask(values: Values) -> dict[str, dict[str, str]]:
 
 def judge(judged: Judged) -> Iterator[Draft]:
     """A case per shape, and one for what was left behind."""
+    marks = judged.trace.marks
+    runs = int((marks["label"] == RUN).sum())
     by_shape: dict[str, list[Row]] = defaultdict(list)
     for row in judged.rows("leaks", "leaks"):
         by_shape[row["shape"]].append(row)
@@ -85,6 +86,7 @@ def judge(judged: Judged) -> Iterator[Draft]:
             ("export", "release"),
             tuple(_leaks(judged, shape, by_shape[shape])),
             limits or None,
+            off="the command was run several times: growth.per_run judges" if runs > 1 else "",
         )
     yield Draft(
         "leaks.left_behind",
@@ -97,11 +99,17 @@ def judge(judged: Judged) -> Iterator[Draft]:
 def _leaks(judged: Judged, shape: str, rows: list[Row]) -> Iterator[Finding]:
     groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in rows:
-        stack = next((row[key] for key in _STACKS if row.get(key)), None) or ()
+        stack = _blamed(row)
         who = (row["exporter"], row["name"], row["comm"], maker(stack))
         groups[who].append({**row, "stack": stack})
     for mine in groups.values():
         yield _finding(judged, shape, mine)
+
+
+def _blamed(row: Row) -> tuple[str, ...]:
+    """The stack that leads to who keeps it: took a reference last, attached, else exported."""
+    taken = next(filter(None, row["get_stacks"] or ()), None)
+    return tuple(taken or row["attach_stack"] or row["export_stack"] or ())
 
 
 def _finding(judged: Judged, shape: str, rows: list[Row]) -> Finding:
@@ -121,7 +129,7 @@ def _finding(judged: Judged, shape: str, rows: list[Row]) -> Finding:
             shape=shape, exporter=first["exporter"], name=first["name"], comm=first["comm"]
         )
         | subject(device=next((h["device"] for h in held if h["kind"] == "device"), None)),
-        stack=tuple(first["stack"]),
+        stack=first["stack"],
         inodes=tuple(inodes),
         count=len(rows),
         amount=size,

@@ -5,25 +5,24 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
 
+from dmabuf_trace import options
 from dmabuf_trace.cli import live
 from dmabuf_trace.cli.app import app
-from dmabuf_trace.cli.live import note
 from dmabuf_trace.errors import EXIT_SKIPPED, InputError, UntraceableError
 
 if TYPE_CHECKING:
-    from dmabuf_trace.check import Baseline
-    from dmabuf_trace.findings import Verdict
-    from dmabuf_trace.policy import Policy
+    from dmabuf_trace.request import Request
 
 COMMAND: Final = "command"
 DASHES: Final = "--"
+NO_FILE: Final = Path("FILE")
+"""How a recording that is not kept is called."""
 
 
 class FileOrCommand(TyperCommand):
@@ -54,12 +53,6 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Only what is worse than in this recording counts."),
     ] = None,
-    cycles: Annotated[
-        int,
-        typer.Option(
-            min=1, metavar="N", help="Run CMD so many times, and judge what grows from run to run."
-        ),
-    ] = 1,
     to: Annotated[
         list[str] | None,
         typer.Option(
@@ -72,54 +65,91 @@ def check(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Keep the recording of CMD."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: live.Force = False,
+    debug_info: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="vmlinux or MODULE.ko with debug information: findings get a line of source. "
+            "Repeatable.",
+        ),
+    ] = None,
+    source_root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where that source is: paths begin below it.")
+    ] = None,
     skip_untraceable: Annotated[
         bool,
         typer.Option("--skip-untraceable", help="Exit with 77 where this kernel can't be traced."),
     ] = False,
-    ring: live.Ring = "8M",
-    maxactive: live.MaxActive = 1024,
-    events: live.Events = live.ALL,
-    loader: live.LoaderName = live.AUTO,
-    attach: live.Attach = live.AUTO,
+    cycles: live.Cycles = options.CYCLES.default,
+    ring: live.Ring = options.RING.default,
+    maxactive: live.MaxActive = options.MAXACTIVE.default,
+    events: live.Events = options.EVENTS.default,
+    loader: live.LoaderName = options.LOADER.default,
+    attach: live.Attach = options.ATTACH.default,
     table: live.Tables = None,
     only_command: live.OnlyCommand = False,
     exporter: live.Exporter = "",
     stacks: live.Stacks = None,
 ) -> None:
-    """Judge a recording, or CMD while it runs: no leak, no broken rule, within the policy's limits.
+    """Judge a recording, or CMD while it runs: no leak, no broken rule, nothing beyond the policy.
 
-    Exit status 0: clean; 1: findings; 2: bad usage, policy or output; 3: inconclusive, as events
-    were lost or not observed; 4: this kernel can't be traced (77 with --skip-untraceable); 5: clean,
-    but CMD itself failed; 126, 127: CMD can't be executed, is not found. Without a policy no buffer
-    may be left alive and no rule of the contract broken.
+    Without a policy no buffer may be left alive and no rule of the contract broken. With --cycles
+    it is what grows from run to run that counts. The exit status is 0: clean; 1: findings; 2: bad
+    usage, policy or output; 3: inconclusive, as events were lost or not observed; 4: this kernel
+    can't be traced; 5: clean, but CMD itself failed; 126, 127: CMD can't be executed, is not found.
     """
     from dmabuf_trace import check as judge
-    from dmabuf_trace.outputs import Outputs, Target
+    from dmabuf_trace.outputs import Outputs, check_path, write_file
 
     command: tuple[str, ...] = ctx.meta[COMMAND]
-    _require_one(file, command, output, cycles)
+    if (file is None) == (not command):
+        raise InputError("check needs a recording or a command", "check FILE, or: check -- CMD...")
+    if file and output:
+        raise InputError("-o keeps the recording of a command", "leave it out, FILE is there")
     rules = judge.policy(policy)
+    debug = judge.DebugInfo(debug_info, source_root) if debug_info else None
     known = judge.Baseline(baseline, rules) if baseline else None
+    others = [each for each in (output, write_policy) if each]
+    outputs = Outputs.open([*(to or ()), *["json"] * as_json], force=force, taken=others)
+    if write_policy:
+        check_path(write_policy, force=force)
     with ExitStack() as stack:
-        outputs = stack.enter_context(Outputs([*(to or ()), *(["json"] * as_json)], force=force))
-        proposal = stack.enter_context(Target(write_policy, force=force)) if write_policy else None
+        shown = file or output
         if file is None:
+            from dmabuf_trace.request import Request
+
             kept = output or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "check.dbt"
-            filters = live.filters(None, only_command, command, "", exporter, None, None)
-            options = live.options(ring, maxactive, events, loader, attach, filters, stacks, table)
-            try:
-                file = _record(kept, command, cycles, options, force=force)
-            except UntraceableError as error:
-                if not skip_untraceable:
-                    raise
-                note(f"skipped: {error}")
-                raise typer.Exit(EXIT_SKIPPED) from None
-            shown = file if output else None
-        else:
-            shown = file
-        verdict = judge.read(file, rules, baseline=known, shown=shown)
-        if proposal:
-            proposal.write(judge.propose(file))
+            request = Request(
+                command,
+                str(kept),
+                ring=ring,
+                maxactive=maxactive,
+                events=events,
+                loader=loader,
+                attach=attach,
+                table=table,
+                only_command=only_command,
+                exporter=exporter,
+                stacks=stacks,
+                cycles=cycles,
+                force=force,
+            )
+            file = _recorded(request, skip_untraceable=skip_untraceable)
+        verdict = judge.read(file, rules, baseline=known, shown=shown or NO_FILE, debug_info=debug)
+        if write_policy:
+            write_file(write_policy, judge.propose(file), force=force)
         outputs.write(verdict)
     raise typer.Exit(verdict.status)
+
+
+def _recorded(request: Request, *, skip_untraceable: bool) -> Path:
+    from dmabuf_trace.notes import note, record_with_notes
+
+    try:
+        return record_with_notes(request.recording()).output
+    except UntraceableError as error:
+        if not skip_untraceable:
+            raise
+        note(f"skipped: {error}")
+        raise typer.Exit(EXIT_SKIPPED) from None

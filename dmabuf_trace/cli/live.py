@@ -35,14 +35,14 @@ Attach = Annotated[str, option(options.ATTACH)]
 Pids = Annotated[list[int] | None, option(options.PIDS)]
 Tables = Annotated[list[str] | None, option(options.TABLES)]
 OnlyCommand = Annotated[bool, option(options.ONLY_COMMAND)]
-Comm = Annotated[str, option(options.COMM)]
-Exporter = Annotated[str, option(options.EXPORTER)]
-MinSize = Annotated[str | None, option(options.MIN_SIZE)]
-MaxSize = Annotated[str | None, option(options.MAX_SIZE)]
 Stacks = Annotated[str | None, option(options.STACKS)]
 HoldersEvery = Annotated[str | None, option(options.HOLDERS_EVERY)]
 Cycles = Annotated[int, option(options.CYCLES)]
 Force = Annotated[bool, option(options.FORCE)]
+Comm = Annotated[str, option(options.COMM)]
+Exporter = Annotated[str, option(options.EXPORTER)]
+MinSize = Annotated[str | None, option(options.MIN_SIZE)]
+MaxSize = Annotated[str | None, option(options.MAX_SIZE)]
 Command = Annotated[
     list[str] | None,
     typer.Argument(metavar=options.COMMAND_METAVAR, help=options.COMMAND_HELP),
@@ -97,6 +97,10 @@ def record(
     holders_every: HoldersEvery = options.HOLDERS_EVERY.default,
     cycles: Cycles = options.CYCLES.default,
     force: Force = options.FORCE.default,
+    steered: Annotated[
+        bool,
+        typer.Option("--steered", hidden=True, help="Requests on stdin, answers on stdout."),
+    ] = False,
 ) -> None:
     """Record dma-buf events until CMD ends or Ctrl-C: of the whole system, unless filtered.
 
@@ -113,7 +117,7 @@ def record(
     request = Request(
         tuple(command or ()),
         *(output, duration, ring, maxactive, events, loader, attach, table, pid, only_command),
-        *(comm, exporter, min_size, max_size, stacks, holders_every, cycles, force),
+        *(comm, exporter, min_size, max_size, stacks, holders_every, cycles, force, steered),
     )
     raise typer.Exit(record_with_notes(request.recording()).ending.status)
 

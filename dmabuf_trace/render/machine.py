@@ -13,7 +13,14 @@ appear) and, unless it is about the running system, ``recording``. Sizes are exa
   ``not_observed``, ``doubts``;
 - a diff: ``a`` and ``b``, two recordings, else as an analysis; columns end in ``_a`` and ``_b``;
 - an account of a snapshot: ``source``, ``lists_all_buffers``, ``unreadable_processes``, ``totals``,
-  ``processes``, ``buffers``.
+  ``processes``, ``buffers``;
+- a verdict: ``verdict`` (clean, findings, inconclusive), ``status``, ``command`` (``command``,
+  ``status``, ``cycles``, ``failed``; null where its end is not known), ``cases`` and ``notes``.
+  A case has ``name``, ``title``, ``outcome`` (passed, failed, inconclusive, off), ``reason``,
+  ``measured``, ``findings`` and ``excused``, which are findings with a ``reason``. A finding has
+  ``rule``, ``summary``, ``evidence``, ``cause``, ``next``, ``subject``, ``stack``, ``inodes``,
+  ``count``, ``certain``, ``location`` (``file`` and ``line``, or null), ``amount_bytes`` or
+  ``amount_ns``, and ``key``, which is the same for the same finding in another recording.
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ from dmabuf_trace.render.line import event_json
 
 if TYPE_CHECKING:
     from dmabuf_trace.accounting import Account
+    from dmabuf_trace.findings import Finding, Verdict
     from dmabuf_trace.report import Recording, Report
     from dmabuf_trace.story import Story
 
@@ -38,9 +46,14 @@ def _dump(document: dict[str, Any]) -> str:
 
 
 def _recording(recording: Recording) -> dict[str, Any]:
-    facts = asdict(recording)
-    began = facts.pop("began_ns")
-    return {"recording": {**facts, "began_realtime_ns": began}}
+    return {"recording": _facts(asdict(recording))}
+
+
+def _facts(recording: dict[str, Any]) -> dict[str, Any]:
+    facts = dict(recording)
+    if "began_ns" in facts:
+        facts["began_realtime_ns"] = facts.pop("began_ns")
+    return facts
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
@@ -152,3 +165,39 @@ def account_json(account: Account) -> str:
         ],
     }
     return _dump(document)
+
+
+def verdict_json(verdict: Verdict) -> str:
+    """What a check came to, every finding."""
+    cases = [
+        {
+            "name": case.name,
+            "title": case.title,
+            "outcome": case.outcome,
+            "reason": case.reason,
+            "measured": case.measured,
+            "findings": [_finding(finding) for finding in case.findings],
+            "excused": [
+                {**_finding(excused.finding), "reason": excused.reason} for excused in case.excused
+            ],
+        }
+        for case in verdict.cases
+    ]
+    return _dump(
+        {
+            "recording": _facts(verdict.recording),
+            "verdict": verdict.outcome,
+            "status": verdict.status,
+            "command": asdict(verdict.command) if verdict.command else None,
+            "cases": cases,
+            "notes": list(verdict.notes),
+        }
+    )
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    facts = asdict(finding)
+    amount, is_time = facts.pop("amount"), facts.pop("is_time")
+    if finding.location:
+        facts["location"] = dict(zip(("file", "line"), finding.location, strict=True))
+    return {**facts, "amount_ns" if is_time else "amount_bytes": amount, "key": finding.key}

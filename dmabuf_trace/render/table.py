@@ -132,12 +132,13 @@ def _cell(column: Column, value: Any) -> str:
             return str(value)
 
 
+_OF_STACKS: Final = ("stack", "stacks")
 _LEFT: Final = ("text", "holders", "flag")
 
 
 def grid(table: Table, rows: list[Row]) -> Grid:
     """Some rows of a table, without its stacks."""
-    columns = [column for column in table.columns if column.kind != "stack"]
+    columns = [column for column in table.columns if column.kind not in _OF_STACKS]
     return Grid(
         [column.title for column in columns],
         [column.kind in _LEFT for column in columns],
@@ -149,11 +150,13 @@ def grid(table: Table, rows: list[Row]) -> Grid:
 def _stacks(table: Table, rows: list[Row]) -> Iterator[Text]:
     """Each distinct stack once, with the buffers that share it."""
     for column in table.columns:
-        if column.kind == "stack":
+        if column.kind in _OF_STACKS:
             shared: dict[tuple[str, ...], list[str]] = {}
             for row in rows:
-                if row[column.name]:
-                    shared.setdefault(tuple(row[column.name]), []).append(str(row["inode"]))
+                value = row[column.name] or []
+                for frames in value if column.kind == "stacks" else [value]:
+                    if frames:
+                        shared.setdefault(tuple(frames), []).append(str(row["inode"]))
             for frames, inodes in shared.items():
                 yield line(f"  {', '.join(inodes)} {column.title}: {frames_text(frames)}", "dim")
 

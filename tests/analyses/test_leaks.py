@@ -9,6 +9,11 @@ from tests.analyses.conftest import Ask, rows
 from tests.build import KIB, MS, Build, Process, S
 
 CAM = Process(200, "cam")
+NEVER_TAKEN = (
+    "1 buffer never taken by dma_buf_get(): the reference is the exporter's own, or was taken by "
+    "get_dma_buf(), which shows nowhere"
+)
+MANY_PLACES = "of several places that took references, which one never put its own can't be told"
 
 
 def test_an_fd_that_is_still_open(ask: Ask) -> None:
@@ -98,7 +103,75 @@ def test_a_buffer_that_nothing_visible_holds(ask: Ask, sees_queues: bool) -> Non
     unseen = (
         "sockets were not looked into: what is called kernel may be an fd under way in a socket"
     )
-    assert result.answer.notes == (() if sees_queues else (unseen,))
+    assert result.answer.notes == (() if sees_queues else (unseen,)) + (NEVER_TAKEN,)
+
+
+def driver(name: str) -> tuple[str, ...]:
+    return "dma_buf_get", f"{name}_import", f"{name}_ioctl"
+
+
+def test_a_reference_that_a_driver_never_put(ask: Ask) -> None:
+    k = Build(sees_queues=True)
+    leaked, put = k.export(fd=3), k.export(fd=4)
+    for buffer in (leaked, put):
+        k.get(buffer, stack=driver("npu"))
+    k.close(3)
+    k.close(4)
+    k.release(put)
+    k.get(k.export(fd=5), stack=driver("gpu"))
+
+    result = ask("leaks", k)
+
+    assert rows(result, "leaks", "inode", "shape", "get_stacks", "get_user_stacks") == [
+        (41, "kernel", [[*driver("npu")]], None),
+        (43, "fd", None, None),
+    ]
+    assert result.answer.notes == ()
+
+
+def test_of_many_references_the_latest_places_are_shown_once_each(ask: Ask) -> None:
+    k = Build(sees_queues=True)
+    buffer, other = k.export(fd=3), k.export(fd=3)
+    for name in ("isp", "gpu", "npu", "vpu", "gpu", "vpu", "gpu"):
+        k.wait(MS)
+        k.get(buffer, stack=driver(name))
+        k.get(other, stack=driver("isp"))
+    k.close(3)
+
+    result = ask("leaks", k)
+
+    latest = [[*driver(name)] for name in ("gpu", "vpu", "npu")]
+    assert rows(result, "leaks", "get_stacks") == [(latest,), ([[*driver("isp")]],)]
+    assert result.answer.notes == (
+        MANY_PLACES,
+        "only the latest 3 places that took references to a buffer are shown",
+    )
+
+
+def test_a_reference_to_a_buffer_from_before_the_trace(ask: Ask) -> None:
+    k = Build(lists_all=True, sees_queues=True)
+    buffer = k.existing()
+    k.snapshot("start")
+    k.get(buffer, stack=driver("npu"))
+
+    result = ask("leaks", k)
+
+    assert rows(result, "born_before", "shape", "get_stacks") == [("kernel", [[*driver("npu")]])]
+    assert result.answer.notes == ()
+
+
+def test_references_without_a_stack_and_references_not_observed(ask: Ask) -> None:
+    k = Build(sees_queues=True)
+    k.get(k.export())
+    result = ask("leaks", k)
+    assert rows(result, "leaks", "shape", "get_stacks") == [("kernel", None)]
+    assert result.answer.notes == ()
+
+    k = Build(sees_queues=True, unobserved=("get",))
+    k.export()
+    assert ask("leaks", k).answer.notes == (
+        "get was not observed: where references were taken is not known",
+    )
 
 
 def test_the_first_shape_wins_and_all_holders_are_listed(ask: Ask) -> None:
@@ -232,4 +305,5 @@ def test_processes_that_could_not_be_looked_into_are_told(ask: Ask) -> None:
     assert rows(result, "leaks", "shape") == [("kernel",)]
     assert result.answer.notes == (
         "1 process could not be looked into: a buffer may be held there, unseen",
+        NEVER_TAKEN,
     )

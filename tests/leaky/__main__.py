@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs :mod:`tests.leaky.cases` under pytest in a guest: ``python3 -m tests.leaky DIR``.
+
+Leaves in DIR, for each run, NAME.xml (JUnit) and NAME.dbt, and in results.json the statuses and
+output. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.kmod.client import load
+from tests.weather.storms import MODULE
+from tests.weather.watch import Left, Result, wait_until
+
+CASES: Final = "tests/leaky/cases.py"
+LOCAL: Final = Path("/tmp/leaky")  # noqa: S108 - the guest's own: a share is slow and may lag
+PYTEST: Final = (
+    *("python3", "-m", "pytest", "-c", "/dev/null", "--rootdir", "/src", "--noconftest"),
+    *("-p", "no:cacheprovider", "--strict-markers"),
+)
+RUNS: Final[dict[str, tuple[str, ...]]] = {
+    "one": (),
+    "two": ("-n", "2"),
+    "lost": ("--dmabuf-record-options", "--ring 4K", "-k", "lost or clean"),
+    "unmarked": ("-k", "no_such_test"),
+}
+
+
+def run(name: str, *options: str, prefix: tuple[str, ...] = ()) -> Result:
+    """All cases, or those that the options choose."""
+    kept = ["--junitxml", f"{LOCAL}/{name}.xml", "--dmabuf-recording", f"{LOCAL}/{name}.dbt"]
+    command = [*prefix, *PYTEST, *kept, *options, CASES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {"status": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
+
+
+def killed() -> Result:
+    """pytest is killed in the midst of a test, while a child of it lives on."""
+    left, ready = Left(), LOCAL / "ready"
+    command = [*PYTEST, "-k", "test_is_killed", CASES]
+    with subprocess.Popen(command, env={**os.environ, "READY": str(ready)}) as process:
+        wait_until("the test is under way", lambda: ready.exists() and bool(ready.read_text()))
+        process.send_signal(signal.SIGKILL)
+    recorder = Path("/proc") / ready.read_text()
+    wait_until("the recorder is gone", lambda: not recorder.exists())
+    return left.behind()
+
+
+def main() -> None:
+    """DIR"""
+    out = Path(sys.argv[1])
+    LOCAL.mkdir(mode=0o777)
+    LOCAL.chmod(0o777)
+    load(MODULE)
+    nobody = ("setpriv", "--reuid", "65534", "--clear-groups")
+    results = {name: run(name, *options) for name, options in RUNS.items()}
+    results["nobody"] = run("nobody", "-k", "clean", prefix=nobody)
+    results["skipped"] = run("skipped", "-k", "clean", "--dmabuf-skip", prefix=nobody)
+    results["killed"] = killed()
+    for file in [*LOCAL.glob("*.xml"), *LOCAL.glob("*.dbt")]:
+        shutil.copy(file, out)
+    (out / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
