@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
 from dmabuf_trace.brackets import first_of, since
 from dmabuf_trace.measure import added, joined, lengths, numbered, times
 from dmabuf_trace.tables import order_of
@@ -289,6 +289,10 @@ ANALYSIS = Analysis(
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
     fold=fold,
+    shows=(
+        Shown("mappings made anew", ("map", "unmap")),
+        Shown("buffers made anew", ("export", "release")),
+    ),
     params=(
         Param("device", "text", "", "only mappings of this device"),
         Param("exporter", "text", "", "only buffers of this exporter"),

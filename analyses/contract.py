@@ -33,6 +33,7 @@ from dmabuf_trace.analysis import (
     Answer,
     Column,
     Param,
+    Shown,
     Table,
     View,
     frame,
@@ -211,6 +212,17 @@ ANALYSIS = Analysis(
         *("waits", "errors", "events", "quality"),
     ),
     relies_on=(),  # what was lost is part of each verdict
+    shows=tuple(
+        Shown(
+            rule.name,
+            rule.fakes,
+            dict.fromkeys(rule.hides, "that it was broken may go unseen"),
+            rule.why,
+            rule.since,
+            rule.before,
+        )
+        for rule in RULES
+    ),
     run=run,
     fold=fold,
     params=(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dmabuf_trace import latency
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
 from dmabuf_trace.latency import Called
 from dmabuf_trace.levels import peaks
 from dmabuf_trace.measure import TIMES, added, joined, numbered
@@ -341,6 +341,11 @@ ANALYSIS = Analysis(
     question="What did each device and each exporter do, and how long did it take?",
     needs=("buffers", "attachments", "mappings", "errors", "waits", "operations", "probed"),
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
+    shows=(
+        *(Shown(f"time of {call}", (call,)) for call in ("export", *PARTS)),
+        *(Shown(f"{title} of a call", (kind,)) for kind, title in WAITS.items()),
+        Shown("exporter's part of a call", ("operation",)),
+    ),
     run=run,
     fold=fold,
     params=(

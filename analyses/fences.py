@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, frame, pick
 from dmabuf_trace.measure import TIMES, added, joined, lengths, times
 
 if TYPE_CHECKING:
@@ -296,6 +296,10 @@ ANALYSIS = Analysis(
     relies_on=("fence_wait", "export_sync_file", "import_sync_file"),
     run=run,
     fold=fold,
+    shows=(
+        Shown("waits", ("fence_wait",)),
+        Shown("sync_file calls", ("export_sync_file", "import_sync_file")),
+    ),
     params=(
         Param("device", "text", "", "only waits within calls of this device"),
         Param("exporter", "text", "", "only buffers of this exporter"),

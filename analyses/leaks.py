@@ -21,6 +21,7 @@ from dmabuf_trace.analysis import (
     Answer,
     Column,
     Param,
+    Shown,
     Table,
     View,
     frame,
@@ -242,6 +243,27 @@ def _taken_notes(view: View, leaks: list[Row], taken_at: dict[int, taken.Taken])
         yield f"only the latest {taken.SHOWN} places that took references to a buffer are shown"
 
 
+_LIFE: Final = ("export", "release")
+_ATTACHED: Final = ("attach", "detach")
+_SHOWS: Final = (
+    Shown("fd", _LIFE),
+    Shown("mapping", _LIFE),
+    Shown("attachment", (*_LIFE, *_ATTACHED)),
+    Shown("in-flight", _LIFE, {"queues": "it is called kernel"}),
+    Shown(
+        "kernel",
+        _LIFE,
+        {
+            **dict.fromkeys(_ATTACHED, "it may be an attached device"),
+            "queues": f"it may be {holders.UNSEEN_QUEUES}",
+            "complete": "found, but the kernel's own list does not confirm it",
+        },
+    ),
+    Shown("attachment left behind", ("release", *_ATTACHED)),
+    Shown("mapping left behind", ("map", "unmap", *_ATTACHED)),
+    Shown("made before the trace", _LIFE, {"complete": "only what some process holds"}),
+)
+
 ANALYSIS = Analysis(
     name="leaks",
     question="Which buffers were left alive, who holds them, and who made them?",
@@ -249,6 +271,7 @@ ANALYSIS = Analysis(
     relies_on=("export", "release", "attach", "detach", "map", "unmap"),
     run=run,
     fold=fold,
+    shows=_SHOWS,
     params=(
         Param("min_age", "duration", "", "only buffers at least this old, as 500ms or 2s"),
         Param("exporter", "text", "", "only buffers of this exporter"),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
 from dmabuf_trace.measure import joined
 from dmabuf_trace.rules.held import by_design
 from dmabuf_trace.units import count_text, duration_text
@@ -143,13 +143,16 @@ def _notes(found: Folded) -> Iterator[str]:
         yield f"{count_text(found.lost, 'mapping')} with a lost end: not judged"
 
 
+_KINDS: Final = ("map", "unmap", "attach", "detach")
+
 ANALYSIS = Analysis(
     name="mappings",
     question="Which mappings are held for long, by which device?",
     needs=("attachments", "mappings", "moves"),
-    relies_on=("map", "unmap", "attach", "detach"),
+    relies_on=_KINDS,
     run=run,
     fold=fold,
+    shows=(Shown("held for long", _KINDS),),
     params=(
         Param("min_age", "duration", "1s", "only mappings held at least this long, as 500ms or 2s"),
         Param("device", "text", "", "only mappings of this device"),

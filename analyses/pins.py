@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
 from dmabuf_trace.levels import peaks
 from dmabuf_trace.measure import EXACT, TIMES, added, joined, lengths, times
 from dmabuf_trace.units import count_text, duration_text
@@ -354,6 +354,7 @@ ANALYSIS = Analysis(
     relies_on=("pin", "unpin", "move", "map", "unmap", "attach", "detach"),
     run=run,
     fold=fold,
+    shows=(Shown("pins", ("pin", "unpin", "attach", "detach")), Shown("moves", ("move",))),
     params=(
         Param("min_age", "duration", "1s", "only pins held at least this long, as 500ms or 2s"),
         Param("device", "text", "", "only this device; moves have none"),

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dmabuf_trace import overlaps
-from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
 from dmabuf_trace.errnos import INTERRUPTED
 from dmabuf_trace.measure import TIMES, added, joined, lengths, times
 from dmabuf_trace.units import count_text
@@ -300,6 +300,11 @@ ANALYSIS = Analysis(
     relies_on=("cpu_begin", "cpu_end", "kernel_begin", "kernel_end", "mmap", "release"),
     run=run,
     fold=fold,
+    shows=(
+        Shown("brackets of processes", ("cpu_begin", "cpu_end")),
+        Shown("brackets of drivers", ("kernel_begin", "kernel_end")),
+        Shown(UNBRACKETED, ("cpu_begin", "mmap")),
+    ),
     params=(
         Param("min_age", "duration", "", "only brackets left open at least this long, as 500ms"),
         Param("exporter", "text", "", "only buffers of this exporter"),

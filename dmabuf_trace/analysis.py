@@ -127,8 +127,27 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """One thing that an analysis can find, and what it rests on.
+
+    ``needs`` are names of what it can't be found without: event kinds, or facts of a look at the
+    holders (fields of ``SnapshotBlock``). ``hides`` says, of others, what becomes of it without
+    them; where nothing is needed, some of them are. ``never``: why no kernel shows it. ``since``,
+    ``before``: kernels it is there on.
+    """
+
+    name: str
+    needs: tuple[str, ...] = ()
+    hides: Mapping[str, str] = field(default_factory=dict)
+    never: str = ""
+    since: tuple[int, int] = (0, 0)
+    before: tuple[int, int] = (1 << 16, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """One question. ``needs`` are tables, ``relies_on`` the event kinds whose loss spoils it.
+    ``shows`` tells its findings apart where they do not all rest on the same, or need all of it.
 
     Without ``fold``, ``run(view, **params)`` answers from the tables of a whole trace. With it a
     trace may come in stretches: ``fold(view, before, **params)`` is asked of each, ``before`` being
@@ -149,6 +168,7 @@ class Analysis:
     """It lists what the trace has, so what its ``fold`` returns does grow: of no report."""
     graph: Callable[[Answer], Graph] | None = None
     """The answer as a graph: an option ``--dot`` of the sub-command."""
+    shows: tuple[Shown, ...] = ()
 
     def __call__(self, trace: Trace, **texts: str) -> Result:
         """Ask a whole ``trace``; parameters are texts, as on the command line."""

@@ -28,13 +28,18 @@ CONFIG: Final = np.zeros(1, schema.CONFIG_DTYPE)
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One capability; ``needed`` where nothing can be recorded without it."""
+    """One capability; ``needed`` where nothing can be recorded without it.
+
+    ``gives`` names event kinds, or facts of a look at the holders (fields of ``SnapshotBlock``).
+    A kind that several give has them all to thank for.
+    """
 
     name: str
     found: bool
     detail: str
     without: str
     needed: bool = False
+    gives: tuple[str, ...] = ()
 
 
 NOTHING = "nothing can be recorded"
@@ -114,16 +119,20 @@ def _iterators() -> list[Feature]:
             detail = "loaded" if found.lists_all else "this kernel has no BPF iterator dmabuf"
             return [
                 Feature(holders, True, "loaded", by_proc),
-                Feature(listed, found.lists_all, detail, by_bufinfo),
+                Feature(listed, found.lists_all, detail, by_bufinfo, gives=("complete",)),
                 Feature(
-                    sockets, not found.without_queues, found.without_queues or "loaded", unseen
+                    sockets,
+                    not found.without_queues,
+                    found.without_queues or "loaded",
+                    unseen,
+                    gives=("queues",),
                 ),
             ]
     except UntraceableError as error:
         return [
             Feature(holders, False, str(error), by_proc),
-            Feature(listed, False, str(error), by_bufinfo),
-            Feature(sockets, False, str(error), unseen),
+            Feature(listed, False, str(error), by_bufinfo, gives=("complete",)),
+            Feature(sockets, False, str(error), unseen, gives=("queues",)),
         ]
 
 
@@ -146,7 +155,7 @@ def _probe(attached: interface.Attached) -> Feature:
     probe: Probe = attached.probe
     detail = attached.reason or f"{attached.way}: {', '.join(probe.kinds)}"
     name = f"probe {attached.symbol}"
-    return Feature(name, not attached.reason, detail, probe.without, probe.needed)
+    return Feature(name, not attached.reason, detail, probe.without, probe.needed, probe.kinds)
 
 
 def examine() -> list[Feature]:

@@ -25,7 +25,8 @@ LAYERS: Final = (
     ("policy",),
     ("probes", "symbols", "cgroups", "libbcc", "builds"),
     ("loader",),
-    ("ring", "features", "framing", "packing", "blocks"),
+    ("ring", "features", "framing", "packing", "blocks", "uapi"),
+    ("control",),
     ("gather",),
     ("recording",),
     ("extent",),
@@ -59,6 +60,7 @@ LAYERS: Final = (
     ("checks",),
     ("allowed",),
     ("check",),
+    ("sight", "proof"),
     ("render",),
     ("outputs",),
     ("leftovers",),
@@ -89,6 +91,8 @@ FOUNDATION: Final = {
     "blocks",
     "recording",
     "extent",
+    "uapi",
+    "control",
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {
     "bufinfo",
@@ -205,6 +209,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "from dmabuf_trace.outputs import Outputs; Outputs.open(['junit'])",
         "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
+        "from dmabuf_trace.sight import sights; list(sights({}, '6.1'))",
     ],
 )
 def test_neither_pandas_nor_rich_is_loaded_by(code: str) -> None:
@@ -216,6 +221,12 @@ def test_recording_on_a_target_loads_nothing_that_it_may_lack() -> None:
 
     assert "dmabuf_trace.recorder" in loaded
     assert not loaded & (HEAVY | {"typer", "click", "bcc"})
+
+
+def test_leaking_on_purpose_takes_the_standard_library_alone() -> None:
+    loaded = {name.partition(".")[0] for name in loaded_by("import dmabuf_trace.control")}
+
+    assert not loaded & {"numpy", "pandas", "rich", "typer"}
 
 
 def test_starting_the_command_loads_no_tracing() -> None:

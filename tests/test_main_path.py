@@ -39,9 +39,16 @@ def test_the_readme_shows_the_pins() -> None:
 
 
 def test_the_table_joins_what_the_same_kernels_have() -> None:
-    said = {
-        "1": {"root": True, "list": False, "probe a": True, "probe old": True},
-        "2": {"root": True, "list": True, "probe a": True, "probe b": True},
+    said: dict[str, pins.Answers] = {
+        "1": {
+            "root": True,
+            "list": False,
+            "probe a": True,
+            "probe old": True,
+            "finding x": "no",
+            "finding never": "no",
+        },
+        "2": {"root": True, "list": True, "probe a": True, "probe b": True, "finding x": "partly"},
     }
     assert pins.table(said).splitlines() == [
         "| | 1 | 2 |",
@@ -51,6 +58,7 @@ def test_the_table_joins_what_the_same_kernels_have() -> None:
         "| probes `a` | yes | yes |",
         "| probes `old` | yes | no |",
         "| probes `b` | no | yes |",
+        "| findings `x` | no | partly |",
     ]
 
 

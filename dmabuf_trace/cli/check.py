@@ -4,20 +4,18 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand
 
 from dmabuf_trace import options
-from dmabuf_trace.cli import live
+from dmabuf_trace.cli import live, selftest
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import EXIT_SKIPPED, InputError, UntraceableError
-
-if TYPE_CHECKING:
-    from dmabuf_trace.request import Request
 
 COMMAND: Final = "command"
 DASHES: Final = "--"
@@ -81,6 +79,14 @@ def check(
         bool,
         typer.Option("--skip-untraceable", help="Exit with 77 where this kernel can't be traced."),
     ] = False,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test",
+            help="Make known leaks on this kernel, and fail where they are not found; of FILE: a "
+            "recording of python3 -m dmabuf_trace.control.",
+        ),
+    ] = False,
     cycles: live.Cycles = options.CYCLES.default,
     ring: live.Ring = options.RING.default,
     maxactive: live.MaxActive = options.MAXACTIVE.default,
@@ -98,15 +104,23 @@ def check(
     it is what grows from run to run that counts. The exit status is 0: clean; 1: findings; 2: bad
     usage, policy or output; 3: inconclusive, as events were lost or not observed; 4: this kernel
     can't be traced; 5: clean, but CMD itself failed; 126, 127: CMD can't be executed, is not found.
+
+    With --self-test it is 0: the gate works here; 1: it does not; 4: this kernel can't be traced,
+    or has no exporter that works.
     """
     from dmabuf_trace import check as judge
     from dmabuf_trace.outputs import Outputs, check_path, write_file
 
     command: tuple[str, ...] = ctx.meta[COMMAND]
-    if (file is None) == (not command):
+    if self_test and (command or policy or baseline or write_policy or to or cycles > 1):
+        refused = "CMD, --policy, --baseline, --write-policy, --to or --cycles"
+        raise InputError(f"--self-test takes no {refused}", "its workload and policy are known")
+    if not self_test and (file is None) == (not command):
         raise InputError("check needs a recording or a command", "check FILE, or: check -- CMD...")
     if file and output:
         raise InputError("-o keeps the recording of a command", "leave it out, FILE is there")
+    if self_test and file:
+        raise typer.Exit(selftest.tell(selftest.prove_file(file), as_json=as_json))
     rules = judge.policy(policy)
     debug = judge.DebugInfo(debug_info, source_root) if debug_info else None
     known = judge.Baseline(baseline, rules) if baseline else None
@@ -117,6 +131,7 @@ def check(
     with ExitStack() as stack:
         shown = file or output
         if file is None:
+            from dmabuf_trace.notes import record_with_notes
             from dmabuf_trace.request import Request
 
             kept = output or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "check.dbt"
@@ -135,7 +150,11 @@ def check(
                 cycles=cycles,
                 force=force,
             )
-            file = _recorded(request, skip_untraceable=skip_untraceable)
+            with _skipping(skip_untraceable):
+                if self_test:
+                    proof = selftest.prove_here(request)
+                    raise typer.Exit(selftest.tell(proof, as_json=as_json))
+                file = record_with_notes(request.recording()).output
         verdict = judge.read(file, rules, baseline=known, shown=shown or NO_FILE, debug_info=debug)
         if write_policy:
             write_file(write_policy, judge.propose(file), force=force)
@@ -143,13 +162,15 @@ def check(
     raise typer.Exit(verdict.status)
 
 
-def _recorded(request: Request, *, skip_untraceable: bool) -> Path:
-    from dmabuf_trace.notes import note, record_with_notes
+@contextmanager
+def _skipping(wanted: bool) -> Iterator[None]:
+    """Within: where this kernel can't be traced, the exit status is 77 if that is wanted."""
+    from dmabuf_trace.notes import note
 
     try:
-        return record_with_notes(request.recording()).output
+        yield
     except UntraceableError as error:
-        if not skip_untraceable:
+        if not wanted:
             raise
         note(f"skipped: {error}")
         raise typer.Exit(EXIT_SKIPPED) from None

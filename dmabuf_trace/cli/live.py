@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that need the running kernel: doctor, record, trace."""
+"""Commands that follow the running kernel: record, trace."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from dmabuf_trace import options
 from dmabuf_trace.cli.app import app
-from dmabuf_trace.errors import EXIT_OK, EXIT_UNTRACEABLE
 
 RUNS_COMMANDS = {"allow_interspersed_args": False}
 """What follows the command's name belongs to it, with or without a ``--`` before it."""
@@ -47,33 +44,6 @@ Command = Annotated[
     list[str] | None,
     typer.Argument(metavar=options.COMMAND_METAVAR, help=options.COMMAND_HELP),
 ]
-
-
-@app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
-    """Try what this kernel lets us see, and say what is lost where it doesn't.
-
-    Exit status 0 where recording works, 4 where it doesn't.
-    """
-    from dmabuf_trace.features import examine
-
-    features = examine()
-    works = all(feature.found for feature in features if feature.needed)
-    system = os.uname()
-    if as_json:
-        rows = [asdict(feature) for feature in features]
-        print(json.dumps({"release": system.release, "works": works, "features": rows}, indent=2))
-    else:
-        print(f"kernel {system.release} {system.machine}")
-        width = max(len(feature.name) for feature in features)
-        for feature in features:
-            mark = "yes" if feature.found else "NO "
-            tail = "" if feature.found else f"; without it {feature.without}"
-            print(f"  {mark}  {feature.name:<{width}}  {feature.detail}{tail}")
-        print("recording works here" if works else "recording does not work here")
-    raise typer.Exit(EXIT_OK if works else EXIT_UNTRACEABLE)
 
 
 @app.command(context_settings=RUNS_COMMANDS)

@@ -20,15 +20,20 @@ PINS = Path(__file__).with_name("doctor.json")
 README = TREE / "README.md"
 TABLE = re.compile(r"(<!-- kernels -->\n).*?(<!-- /kernels -->)", re.DOTALL)
 PROBE = "probe "
+FINDING = "finding "
+SECTIONS = {"": "", PROBE: "probes ", FINDING: "findings "}
+"""By how a name in the pins begins: how a row of the README's table does."""
 UNTRACEABLE = 4
 
-Answers = dict[str, bool]
-"""Whether each feature that doctor names was found."""
+Answers = dict[str, bool | str]
+"""Whether each feature that doctor names was found; of findings yes, partly or no."""
 
 
 def answers(text: str) -> Answers:
     """What `doctor --json` printed, as far as it is the kernel's doing."""
-    return {feature["name"]: feature["found"] for feature in json.loads(text)["features"]}
+    said = json.loads(text)
+    found: Answers = {feature["name"]: feature["found"] for feature in said["features"]}
+    return found | {FINDING + each["finding"]: each["here"] for each in said["findings"]}
 
 
 def ask(kernel: str) -> Answers:
@@ -51,23 +56,36 @@ def save(pins: Mapping[str, Answers]) -> None:
 
 
 def table(said: Mapping[str, Answers]) -> str:
-    """Markdown, a column a kernel; features that the same kernels have share a row."""
-    rows: dict[tuple[bool, tuple[bool, ...]], list[str]] = {}
+    """Markdown, a column a kernel; features that the same kernels have share a row.
+
+    Findings that none has are left out.
+    """
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for name in dict.fromkeys(name for found in said.values() for name in found):
-        support = tuple(found.get(name, False) for found in said.values())
-        rows.setdefault((name.startswith(PROBE), support), []).append(name)
+        support = tuple(_cell(found.get(name, False)) for found in said.values())
+        rows.setdefault((_section(name), support), []).append(name)
     lines = [f"| | {' | '.join(said)} |", f"|---|{'---|' * len(said)}"]
-    for (probes, support), names in sorted(rows.items(), key=_order):
-        what = ", ".join(f"`{name.removeprefix(PROBE)}`" if probes else name for name in names)
-        cells = " | ".join("yes" if found else "no" for found in support)
-        lines.append(f"| {'probes ' if probes else ''}{what} | {cells} |")
+    for (section, support), names in sorted(rows.items(), key=_order):
+        if section == FINDING and set(support) == {"no"}:
+            continue
+        quote = "`" if section else ""
+        what = ", ".join(f"{quote}{name.removeprefix(section)}{quote}" for name in names)
+        lines.append(f"| {SECTIONS[section]}{what} | {' | '.join(support)} |")
     return "\n".join(lines)
 
 
-def _order(row: tuple[tuple[bool, tuple[bool, ...]], list[str]]) -> tuple[bool, int]:
-    """Features ahead of probes, what is everywhere first."""
-    (probes, support), _ = row
-    return probes, -sum(support)
+def _section(name: str) -> str:
+    return next((start for start in (PROBE, FINDING) if name.startswith(start)), "")
+
+
+def _cell(answer: bool | str) -> str:
+    return answer if isinstance(answer, str) else "yes" if answer else "no"
+
+
+def _order(row: tuple[tuple[str, tuple[str, ...]], list[str]]) -> tuple[int, int]:
+    """Features ahead of probes and findings, what is everywhere first."""
+    (section, support), _ = row
+    return list(SECTIONS).index(section), -support.count("yes")
 
 
 def with_table(readme: str, said: Mapping[str, Answers]) -> str:

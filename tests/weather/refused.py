@@ -11,6 +11,7 @@ from typing import Final
 from tests.weather.watch import TRACE, Result, run, shell
 
 NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+ALLOCATE: Final = "import os; from examples.clients import heap_alloc; os.close(heap_alloc(4096))"
 LACKING: Final = {
     "no CAP_BPF": "-bpf,-sys_admin",
     "no CAP_PERFMON": "-perfmon,-sys_admin",
@@ -43,7 +44,7 @@ def refusals(out: Path) -> dict[str, Result]:
 
 def lesser(out: Path) -> dict[str, Result]:
     """Something is missing that can be done without."""
-    client = "python3 -c 'from examples.clients import *; os.close(heap_alloc(4096))'"
+    client = f"python3 -c '{ALLOCATE}'"
     hide_debugfs = "mount -t tmpfs none /sys/kernel/debug"
     hide_btf = "mount -t tmpfs none /sys/kernel/btf"
     return {
@@ -61,7 +62,7 @@ def lesser(out: Path) -> dict[str, Result]:
 
 def traces(_: Path) -> dict[str, Result]:
     """The live view: text, JSON, and a reader that goes away."""
-    client = ("python3", "-c", "from examples.clients import *; os.close(heap_alloc(4096))")
+    client = ("python3", "-c", ALLOCATE)
     return {
         "trace": run(TRACE, "trace", *client),
         "trace, JSON": run(TRACE, "trace", "--json", *client),
