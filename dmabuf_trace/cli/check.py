@@ -39,11 +39,17 @@ class FileOrCommand(TyperCommand):
 def check(
     ctx: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE | -- CMD...]", help="A recording, or a command.")
+        Path | None, typer.Argument(metavar="FILE | -- CMD...", help="A recording, or a command.")
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is tolerated, in TOML.")
     ] = None,
+    default_policy: Annotated[
+        bool,
+        typer.Option(
+            "--default-policy", help="Print every key of a policy, with what holds without it."
+        ),
+    ] = False,
     write_policy: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a policy that this run passes, to begin with."),
@@ -113,6 +119,9 @@ def check(
     from dmabuf_trace import check as judge
     from dmabuf_trace.outputs import Outputs, check_path, write_file
 
+    if default_policy:
+        print("\n".join(judge.reference()))
+        raise typer.Exit
     command: tuple[str, ...] = ctx.meta[COMMAND]
     if self_test and (command or policy or baseline or write_policy or to or cycles > 1):
         refused = "CMD, --policy, --baseline, --write-policy, --to or --cycles"
