@@ -176,6 +176,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
     [
         "import dmabuf_trace.cli",
         "import dmabuf_trace.recorder",
+        "import dmabuf_trace.leftovers",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
         "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
