@@ -52,12 +52,13 @@ class Left:
     """What a span left by ``until``; of the events in it ``lost`` are missing.
 
     ``table`` has a row for each buffer that counts, as of the analysis ``leaks``; None: so few that
-    nobody looked.
+    nobody looked. ``notes`` say what could not be seen.
     """
 
     until: int
     lost: int
     table: Table | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> list[int]:
@@ -73,12 +74,12 @@ class Left:
 
     @property
     def text(self) -> str:
-        """The same for people, with holders and stacks."""
-        from dmabuf_trace.render.table import section, write
+        """The same for people, with holders, stacks and notes."""
+        from dmabuf_trace.render.table import line, section, write
 
         stream = io.StringIO()
         if self.table is not None:
-            write(section(self.table), stream)
+            write((*section(self.table), *map(line, self.notes)), stream)
         return stream.getvalue().strip("\n")
 
 
@@ -126,7 +127,7 @@ class Leftovers:
         lost = self.lost - span.lost
         if not len(found):
             return Left(until, lost)
-        return Left(until, lost, self._table(span, until, found, limit))
+        return Left(until, lost, *self._judged(span, until, found, limit))
 
     def window(self, span: Span, label: str) -> Trace:
         """A span up to now, as a trace."""
@@ -163,12 +164,16 @@ class Leftovers:
         (part,) = stretches(self.path, (span.since - start, until - start), at_once=True)
         return part
 
-    def _table(self, span: Span, until: int, found: Structs, limit: Limit) -> Table:
+    def _judged(
+        self, span: Span, until: int, found: Structs, limit: Limit
+    ) -> tuple[Table, tuple[str, ...]]:
+        """Of what was found, a table of the buffers that count, and notes."""
         from dmabuf_trace.analysis import records, registry
 
         self._recorder.write_stacks()
-        answer = registry()["leaks"](self._read(span, until)).answer
-        table = next(table for table in answer.tables if table.name == "leaks")
+        result = registry()["leaks"](self._read(span, until))
+        table = next(table for table in result.answer.tables if table.name == "leaks")
         rows = table.rows[table.rows["inode"].isin(found["inode"].tolist())]
         counts = [limit.concerns(row["shape"], row["exporter"]) for row in records(rows)]
-        return replace(table, rows=rows[counts].reset_index(drop=True))
+        notes = (*result.answer.notes, *result.doubts)
+        return replace(table, rows=rows[counts].reset_index(drop=True)), notes

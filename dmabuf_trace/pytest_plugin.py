@@ -352,10 +352,9 @@ def summary(told: list[dict[str, Any]], crashed: int) -> Generator[str, None, No
     left, size = total("left"), bytes_text(total("left_bytes"))
     lost = count_text(total("lost"), "event")
     yield f"{count_text(total('exports'), 'buffer')} exported, {left} left ({size}), {lost} lost"
-    for part in told:
-        if "failure" in part:
-            yield f"not recorded: {part['failure']}"
-        if "recording" in part:
-            yield f"recording: {printable(part['recording'])}"
+    for failure in dict.fromkeys(part["failure"] for part in told if "failure" in part):
+        yield f"not recorded: {failure}"
+    for path in (part["recording"] for part in told if "recording" in part):
+        yield f"recording: {printable(path)}"
     if crashed:
         yield f"{count_text(crashed, 'worker')} crashed: what it saw is missing"

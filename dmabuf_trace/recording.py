@@ -419,6 +419,7 @@ class Reader:
         Those at ``unwanted`` offsets are passed over. ``since``: from the offset of a cut on, where
         more may have been written.
         """
+        self.cut = None
         self._file.seek(self._begin if since is None else since)
         while True:
             if unwanted and self._file.tell() in unwanted:

@@ -37,6 +37,7 @@ class Tail:
         self.losses: NDArray[Any] = np.zeros(schema.LOSS_SHAPE, np.uint64)
         self._reader = Reader(path)
         self._place: int | None = None
+        self._is_whole = False
         self._lifecycle = Lifecycle()
         self._look: SnapshotBlock | None = None
         self._waiting: list[Structs] = []
@@ -48,6 +49,8 @@ class Tail:
 
     def advance(self) -> None:
         """Take what was written since."""
+        if self._is_whole:
+            return
         for block in self._reader.blocks(since=self._place):
             match block:
                 case EventBlock(events):
@@ -61,6 +64,7 @@ class Tail:
                 case LossBlock(losses):
                     self.losses = losses
         self._feed()
+        self._is_whole = self._reader.cut is None
         if self._reader.cut:
             self._place = self._reader.cut.offset
 

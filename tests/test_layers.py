@@ -204,6 +204,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
     [
         "import dmabuf_trace.cli",
         "import dmabuf_trace.recorder",
+        "import dmabuf_trace.leftovers",
         "import dmabuf_trace.lifecycle",
         "import dmabuf_trace.render.line",
         "from dmabuf_trace.outputs import Outputs; Outputs.open(['junit'])",

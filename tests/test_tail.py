@@ -44,6 +44,17 @@ def test_it_takes_what_is_new_whatever_the_file_ends_with(tmp_path: Path) -> Non
     tail.close()
 
 
+def test_asking_again_of_a_whole_file_changes_nothing(tmp_path: Path) -> None:
+    k = Build()
+    k.export()
+    tail = Tail(k.write(tmp_path / "x.dbt"))
+
+    for _ in range(3):
+        tail.advance()
+        assert (tail.exports, there(tail, 0)) == (1, [(41, 4 * KIB)])
+    tail.close()
+
+
 def test_what_a_full_look_does_not_show_is_gone(tmp_path: Path) -> None:
     k = Build(lists_all=True)
     k.export()
