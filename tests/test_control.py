@@ -194,6 +194,10 @@ def test_a_gate_that_works(tmp_path: Path) -> None:
 
 def test_what_can_not_be_planted_is_not_missed(tmp_path: Path) -> None:
     k = Build(sees_queues=True)
+    refused = k.export()
+    k.name(refused, control.name_of("attachment", leaked=True))
+    k.name(refused, control.GIVEN_UP)
+    k.release(refused)
     plant_all(k, *control.EVERYWHERE)
     assert judged(k, tmp_path).works
 
