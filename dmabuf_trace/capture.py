@@ -203,7 +203,7 @@ class Capture:
         addresses = {stack_id: self.loader.stack(stack_id) for stack_id in ids}
         texts = symbols.resolve({address for frames in addresses.values() for address in frames})
         return {
-            stack_id: tuple(texts[address] for address in frames)
+            stack_id: symbols.without_programs(texts[address] for address in frames)
             for stack_id, frames in addresses.items()
         }
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dmabuf_trace import analysis, checks
+from dmabuf_trace import policy as policies
 from dmabuf_trace.allowed import ALLOW, Allowed
 from dmabuf_trace.analysis import Asked, Result
 from dmabuf_trace.blocks import RUN
 from dmabuf_trace.checks import Check, Draft, Judged
 from dmabuf_trace.findings import Case, CommandEnd, Excused, Finding, Verdict
-from dmabuf_trace.policy import Policy, Section, Values, default, load
+from dmabuf_trace.policy import Policy, Section, Values
 from dmabuf_trace.report import recording
 from dmabuf_trace.sourcelines import Lines
 
@@ -38,13 +39,19 @@ def policy_section() -> Section:
     return Section("policy", "what is tolerated", sections=(*sections, ALLOW))
 
 
+def reference() -> Iterator[str]:
+    """A policy with every key, what it means, and what holds without it, line by line."""
+    return policies.reference(policy_section())
+
+
 def policy(path: Path | None = None) -> Policy:
     """The policy of a file, else what holds without one.
 
     Raises:
         PolicyError: it can't be used.
     """
-    return load(path, policy_section()) if path else default(policy_section())
+    root = policy_section()
+    return policies.load(path, root) if path else policies.default(root)
 
 
 class DebugInfo:

@@ -6,6 +6,7 @@ Source lines are not read here. Only 64-bit files; any may be damaged or hostile
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class Elf:
         self.path = path
         try:
             with path.open("rb") as file:
+                self._file = file
+                self._size = os.fstat(file.fileno()).st_size
                 self._read(file.read(_IDENT + struct.calcsize(_HEADER)), path)
         except OSError as error:
             raise InputError(f"can't read {path}: {error.strerror}") from None
@@ -70,7 +73,6 @@ class Elf:
         order = "<" if head[5] == 1 else ">"
         kind, self.machine, *rest = struct.unpack_from(order + _HEADER, head, _IDENT)
         sections_at, count, names_in = rest[3], rest[9], rest[10]
-        self._data = np.memmap(path, np.uint8, "r")
         self._sections = self._table(order, _SECTION, sections_at, count)
         names = self._content(self._sections[names_in])
         self._names = [_text(names, int(at)) for at in self._sections["name"]]
@@ -82,7 +84,7 @@ class Elf:
         self.build_id = next(filter(None, (build_id(each, order) for each in notes)), "")
         self.module = self._module() if kind == _RELOCATABLE else ""
         self._symbols, self._texts = self._read_symbols(order)
-        del self._data
+        del self._file
 
     def _table(
         self, order: str, fields: tuple[tuple[str, str], ...], at: int, count: int
@@ -91,9 +93,10 @@ class Elf:
         return np.frombuffer(self._bytes(at, count * dtype.itemsize), dtype)
 
     def _bytes(self, at: int, size: int) -> bytes:
-        if at + size > len(self._data):
+        if at + size > self._size:
             raise ValueError("beyond the end of the file")
-        return self._data[at : at + size].tobytes()
+        self._file.seek(at)
+        return self._file.read(size)
 
     def _content(self, section: np.void) -> bytes:
         if section["type"] == _NOBITS:

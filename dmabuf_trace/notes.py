@@ -45,8 +45,10 @@ def note_lost(losses: NDArray[np.uint64]) -> int:
     return schema.lost_events(losses)
 
 
-def record_with_notes(options: RecordOptions) -> Outcome:
-    """Record, and say how that goes. The exit status is that of the outcome's ending.
+def record_with_notes(options: RecordOptions, *, is_all: bool = True) -> Outcome:
+    """Record, and say how that goes; where that ``is_all``, also what to do next.
+
+    The exit status is that of the outcome's ending.
 
     Raises:
         TraceError: as :func:`dmabuf_trace.recorder.record`.
@@ -59,6 +61,8 @@ def record_with_notes(options: RecordOptions) -> Outcome:
 
     outcome = record(options, attached)
     _note_outcome(options, outcome)
+    if is_all:
+        note(f"next: dmabuf-trace report {outcome.output}")
     return outcome
 
 
@@ -79,4 +83,3 @@ def _note_outcome(options: RecordOptions, outcome: Outcome) -> None:
         note(f"{options.command[0]} was run {runs}, {ending.failed} of them failed")
     if options.command and ending.status:
         note(f"{options.command[0]} ended with status {ending.status}")
-    note(f"next: dmabuf-trace report {file}")

@@ -261,6 +261,9 @@ def _reference(section: Section, place: tuple[str, ...]) -> Iterator[str]:
     for part in section.sections:
         inner = (*place, part.name)
         head = ".".join(inner)
+        if part.keys and set(part.keys) < set(section.keys):
+            yield f"# [{head}]  # {part.doc}: the same limits, for these alone"
+            continue
         yield ""
         yield f"# {part.doc}"
         if part.entries:

@@ -118,7 +118,8 @@ class Lines:
         offset = max(int(found["offset"], 16) - 1, 0)
         named = elf.named(found["name"])
         fitting = [function for function in named if offset < function.size]
-        if not fitting and all(function.size for function in named):
+        checked = elf.module in self._builds
+        if not fitting and not checked and all(function.size for function in named):
             self._notes[elf.path] = (
                 f"{elf.path} is of another build than the recording: it has no {found['name']} of "
                 f"more than {offset} bytes"

@@ -7,12 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-CORE: Final = re.compile(
-    r"_*dma_buf_\w+|get_dma_buf|fd_install|"
-    r"\w*(kretprobe|kprobe|rethook|ftrace|fprobe|fgraph)\w*|bpf_\w+|__bpf_\w+|trace_call_bpf"
-)
-"""Functions of the kernel itself in which an event is seen, ahead of those that made it happen:
-the dma-buf core, and what runs probes."""
+CORE: Final = re.compile(r"_*dma_buf_\w+|fd_install|do_dup2")
+"""Functions of the kernel itself in which an event is seen, and not what made it happen."""
 
 
 def is_core(frame: str) -> bool:

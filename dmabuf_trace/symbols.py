@@ -9,6 +9,7 @@ grow with the file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import dropwhile
 from pathlib import Path
 from typing import Final
 
@@ -96,6 +97,14 @@ def resolve(addresses: Iterable[int], path: Path = KALLSYMS) -> dict[int, str]:
         int(address): _text(int(address), int(symbol), name)
         for address, symbol, name in zip(wanted, best, names, strict=True)
     }
+
+
+def without_programs(frames: Iterable[str]) -> tuple[str, ...]:
+    """A stack without the BPF programs and trampolines it begins with: what was traced called none.
+
+    Programs that are called as functions (fentry) find themselves on the stack.
+    """
+    return tuple(dropwhile(lambda frame: frame.endswith(" [bpf]"), frames))
 
 
 def _text(address: int, symbol: int, name: str) -> str:

@@ -4,8 +4,9 @@
 The first is what iommufd's selftest once did: it took a buffer by dma_buf_get(), found that it was
 not one of its own, and returned without putting it.
 
-Runs in a guest: ``python3 -m tests.references record DIR`` leaves ``references.dbt``,
-``counted.json`` (what the module counted meanwhile) and the module itself. Standard library only.
+Runs in a guest: ``python3 -m tests.references record DIR`` leaves ``MODE.dbt`` and ``MODE.json``
+(what the module counted meanwhile) by each of some attach modes, and the module itself. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cycle import PAGE
-from tests.kmod.client import Buffer, Importer, Ref, load, set_name
+from tests.kmod.client import Buffer, Counters, Importer, Ref, load, set_name
 from tests.kmod.harness import in_child, refused
 
 MODULE: Final = Path("/opt/kmod/dmabuf_ref.ko")
@@ -65,6 +66,7 @@ USES: Final[dict[str, Callable[[Ref, Buffer], None]]] = {
 """By the name of the buffer."""
 
 LEAKED: Final = {"never-put", "one-of-many"}
+MODES: Final = ("auto", "fentry")
 
 
 def use(name: str) -> None:
@@ -82,20 +84,25 @@ def work() -> None:
             raise RuntimeError(f"{name} failed")
 
 
-def record(out: Path) -> None:
+def counters() -> Counters:
+    """What the module has counted; nobody keeps it open meanwhile."""
+    with Ref() as ref:
+        return ref.counters()
+
+
+def record(out: Path, mode: str) -> None:
     """Record :func:`work`, then put what it did not."""
+    before = counters()
     with tempfile.TemporaryDirectory() as own:
-        recording = Path(own, "references.dbt")
-        recorder = ["dmabuf-trace", "record", "-o", str(recording), "--"]
+        recording = Path(own, f"{mode}.dbt")
+        recorder = ["dmabuf-trace", "record", "--attach", mode, "-o", str(recording), "--"]
         subprocess.run([*recorder, "python3", "-m", "tests.references", "work"], check=True)
         shutil.copy(recording, out)
-    shutil.copy(MODULE, out)
+    counted = counters() - before
     with Ref() as ref:
-        now = ref.counters()
-        counted = {name: getattr(now, name) for name in ("get_ok", "put", "leaked_refs")}
         counted["undone"] = ref.undo_leaks()
-        counted["live_buffers"] = ref.counters().live_buffers
-    (out / "counted.json").write_text(json.dumps(counted))
+        counted["live_buffers_then"] = ref.counters().live_buffers
+    (out / f"{mode}.json").write_text(json.dumps(counted))
 
 
 def main() -> None:
@@ -105,7 +112,9 @@ def main() -> None:
             work()
         case ["record", directory]:
             load(MODULE)
-            record(Path(directory))
+            for mode in MODES:
+                record(Path(directory), mode)
+            shutil.copy(MODULE, directory)
         case _:
             sys.exit("usage: python3 -m tests.references work | record DIR")
 

@@ -42,8 +42,8 @@ def test_a_wheel_has_all_modules_and_the_objects_of_every_architecture(tmp_path:
     assert built.name.endswith("-py3-none-any.whl")
     for part, machine in OBJECTS:
         assert f"dmabuf_trace/bpf/{object_name(part, machine)}" in names
-    modules = (ROOT / "dmabuf_trace").rglob("*.py")
-    assert {str(path.relative_to(ROOT)) for path in modules} <= names
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dmabuf_trace").rglob("*.py")}
+    assert modules <= names
     analyses = {path.name for path in (ROOT / "analyses").glob("*.py")}
     assert {f"dmabuf_trace/analyses/{name}" for name in analyses} <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "bpf", "analyses"))]

@@ -467,6 +467,28 @@ def leaks(k: Build, tmp_path: Path, *, cut: bool = False) -> tuple[Result, repor
     return registry()["leaks"](found), report.recording(found)
 
 
+def test_each_place_that_took_references_is_a_line(tmp_path: Path) -> None:
+    k = Build(sees_queues=True)
+    for _ in range(2):
+        buffer = k.export()
+        k.get(buffer, stack=("npu_get", "npu_ioctl"))
+        k.wait(MS)
+    k.get(buffer, stack=("isp_get", HOSTILE))
+    result, recording = leaks(k, tmp_path)
+
+    text = shown(terminal.result_parts(result))
+
+    assert [line for line in text.splitlines() if " taken at: " in line] == [
+        "  41, 42 taken at: npu_get < npu_ioctl",
+        f"  42 taken at: isp_get < {ESCAPED}",
+    ]
+    found = json.loads(machine.result_json(result, recording))
+    assert found["tables"]["leaks"][1]["get_stacks"] == [
+        ["isp_get", HOSTILE],
+        ["npu_get", "npu_ioctl"],
+    ]
+
+
 def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
     k = Build()
     k.by(Process(7, HOSTILE))

@@ -128,7 +128,7 @@ def test_frames_that_lead_nowhere(tmp_path: Path) -> None:
 def test_a_stack_leads_to_its_first_known_line_outside_the_core(tmp_path: Path) -> None:
     npu = compiled(tmp_path, SOURCE)
     helper, ioctl = frame(npu, "helper", "dma_buf_get"), frame(npu, "npu_ioctl", "keep")
-    core = ["arch_rethook_trampoline+0x0", "dma_buf_get+0x10", "__dma_buf_get+0x1"]
+    core = ["fd_install+0x5", "dma_buf_fd+0x10", "__dma_buf_fd+0x1"]
 
     found = Lines([npu], root=tmp_path).locations(
         [[*core, helper, ioctl], ["vb2_get+0x7 [videobuf2]", ioctl, helper], core, []]
@@ -204,6 +204,7 @@ def test_another_build_shows_in_its_functions(tmp_path: Path, other: str, told: 
 
     assert lines.of([other]) == [None]
     assert lines.notes == (f"{npu} is of another build than the recording: it has no {told}",)
+    assert Lines([npu], {"": "88"}).notes == ()
 
 
 def test_of_two_files_of_one_module_the_first_is_used(tmp_path: Path) -> None:

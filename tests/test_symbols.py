@@ -66,3 +66,12 @@ def test_hidden_addresses_leave_everything_bare(kallsyms: Path) -> None:
 
 def test_nothing_asked_reads_nothing(tmp_path: Path) -> None:
     assert symbols.resolve([], tmp_path / "none") == {}
+
+
+def test_a_stack_does_not_begin_with_the_programs_that_took_it() -> None:
+    frames = ("bpf_prog_b8d5_emit+0x56b [bpf]", "bpf_trampoline_1+0x1 [bpf]", "ref_get+0xe [ref]")
+
+    assert symbols.without_programs(frames) == frames[2:]
+    inside = ("f+0x1", frames[0])
+    assert symbols.without_programs(inside) == inside
+    assert symbols.without_programs(()) == ()

@@ -120,7 +120,7 @@ CHECK: Final = Check(
         "latency",
         "how long calls may take",
         (
-            Key("call", "text", "which call", choices=tuple(CALLS), required=True),
+            Key("call", "text", f"one of {', '.join(CALLS)}", choices=tuple(CALLS), required=True),
             Key("device", "pattern", "device of the importer, for attach and map"),
             Key("exporter", "pattern", "exporter, for export"),
             *(Key(each, "duration", f"the most for {each}") for each in PERCENTILES),

@@ -15,6 +15,7 @@ from typer.core import TyperCommand
 from dmabuf_trace import options
 from dmabuf_trace.cli import live, selftest
 from dmabuf_trace.cli.app import app
+from dmabuf_trace.cli.offline import InWindow, window_of
 from dmabuf_trace.errors import EXIT_SKIPPED, InputError, UntraceableError
 
 COMMAND: Final = "command"
@@ -38,11 +39,17 @@ class FileOrCommand(TyperCommand):
 def check(
     ctx: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE | -- CMD...]", help="A recording, or a command.")
+        Path | None, typer.Argument(metavar="FILE | -- CMD...", help="A recording, or a command.")
     ] = None,
     policy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What is tolerated, in TOML.")
     ] = None,
+    default_policy: Annotated[
+        bool,
+        typer.Option(
+            "--default-policy", help="Print every key of a policy, with what holds without it."
+        ),
+    ] = False,
     write_policy: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a policy that this run passes, to begin with."),
@@ -51,6 +58,7 @@ def check(
         Path | None,
         typer.Option(metavar="FILE", help="Only what is worse than in this recording counts."),
     ] = None,
+    window: InWindow = "",
     to: Annotated[
         list[str] | None,
         typer.Option(
@@ -111,6 +119,9 @@ def check(
     from dmabuf_trace import check as judge
     from dmabuf_trace.outputs import Outputs, check_path, write_file
 
+    if default_policy:
+        print("\n".join(judge.reference()))
+        raise typer.Exit
     command: tuple[str, ...] = ctx.meta[COMMAND]
     if self_test and (command or policy or baseline or write_policy or to or cycles > 1):
         refused = "CMD, --policy, --baseline, --write-policy, --to or --cycles"
@@ -119,6 +130,8 @@ def check(
         raise InputError("check needs a recording or a command", "check FILE, or: check -- CMD...")
     if file and output:
         raise InputError("-o keeps the recording of a command", "leave it out, FILE is there")
+    if window and not file:
+        raise InputError("--window is a part of a recording", "check FILE --window FROM,TO")
     if self_test and file:
         raise typer.Exit(selftest.tell(selftest.prove_file(file), as_json=as_json))
     rules = judge.policy(policy)
@@ -154,8 +167,15 @@ def check(
                 if self_test:
                     proof = selftest.prove_here(request)
                     raise typer.Exit(selftest.tell(proof, as_json=as_json))
-                file = record_with_notes(request.recording()).output
-        verdict = judge.read(file, rules, baseline=known, shown=shown or NO_FILE, debug_info=debug)
+                file = record_with_notes(request.recording(), is_all=False).output
+        verdict = judge.read(
+            file,
+            rules,
+            window=window_of(window),
+            baseline=known,
+            shown=shown or NO_FILE,
+            debug_info=debug,
+        )
         if write_policy:
             write_file(write_policy, judge.propose(file), force=force)
         outputs.write(verdict)

@@ -33,6 +33,7 @@ Pids = Annotated[list[int] | None, option(options.PIDS)]
 Tables = Annotated[list[str] | None, option(options.TABLES)]
 OnlyCommand = Annotated[bool, option(options.ONLY_COMMAND)]
 Stacks = Annotated[str | None, option(options.STACKS)]
+HoldersEvery = Annotated[str | None, option(options.HOLDERS_EVERY)]
 Cycles = Annotated[int, option(options.CYCLES)]
 Force = Annotated[bool, option(options.FORCE)]
 Comm = Annotated[str, option(options.COMM)]
@@ -63,15 +64,13 @@ def record(
     min_size: MinSize = options.MIN_SIZE.default,
     max_size: MaxSize = options.MAX_SIZE.default,
     stacks: Stacks = options.STACKS.default,
-    holders_every: Annotated[
-        str | None, option(options.HOLDERS_EVERY)
-    ] = options.HOLDERS_EVERY.default,
+    holders_every: HoldersEvery = options.HOLDERS_EVERY.default,
     cycles: Cycles = options.CYCLES.default,
+    force: Force = options.FORCE.default,
     steered: Annotated[
         bool,
         typer.Option("--steered", hidden=True, help="Requests on stdin, answers on stdout."),
     ] = False,
-    force: Force = options.FORCE.default,
 ) -> None:
     """Record dma-buf events until CMD ends or Ctrl-C: of the whole system, unless filtered.
 

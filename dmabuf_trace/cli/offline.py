@@ -43,7 +43,7 @@ InWindow = Annotated[
 ]
 
 
-def _window(text: str) -> tuple[int, int] | None:
+def window_of(text: str) -> tuple[int, int] | None:
     """From when to when, ns."""
     if not text:
         return None
@@ -72,7 +72,7 @@ def report(
     from dmabuf_trace import report as made
     from dmabuf_trace.render import machine, terminal
 
-    found = made.read(file, every=every, window=_window(window))
+    found = made.read(file, every=every, window=window_of(window))
     if as_json:
         print(machine.report_json(found))
     else:
@@ -129,7 +129,7 @@ def _ask(
 
     if as_json and as_dot:
         raise InputError("--json and --dot are two kinds of output", "choose one")
-    last, (result,) = ask(file, [Asked(analysis, **texts)], _window(window))
+    last, (result,) = ask(file, [Asked(analysis, **texts)], window_of(window))
     if as_dot and analysis.graph:
         print(dot.result_dot(result, analysis.graph(result.answer)))
     elif as_json:

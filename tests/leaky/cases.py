@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,14 +62,30 @@ def test_leaks_a_kernel_reference(ref: Ref) -> None:
         ref.leak_ref(buffer)
 
 
-def test_leaks_in_a_child() -> None:
+def sleeper(first: Callable[[], object]) -> int:
+    """Pid of a forked child, which has done something and then stays."""
     ready, told = os.pipe()
-    if not os.fork():
-        udmabuf_create(8 * KIB)
+    pid = os.fork()
+    if not pid:
+        first()
         os.write(told, b"+")
         while True:
             signal.pause()
     assert os.read(ready, 1) == b"+"
+    return pid
+
+
+@pytest.fixture(scope="module")
+def children() -> Iterator[list[int]]:
+    """Pids that are killed in the end: they have the output of all open."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_leaks_in_a_child(children: list[int]) -> None:
+    children.append(sleeper(lambda: udmabuf_create(8 * KIB)))
 
 
 def test_passes_clean(ref: Ref) -> None:
@@ -155,9 +171,7 @@ def test_errs_as_events_were_lost(ref: Ref) -> None:
 
 @pytest.mark.skipif("'READY' not in os.environ")
 def test_is_killed() -> None:
-    if not os.fork():  # has the recorder's pipe too
-        while True:
-            signal.pause()
+    child = sleeper(lambda: None)  # has the recorder's pipe too
     (recorder,) = recorders()
-    Path(os.environ["READY"]).write_text(str(recorder))
+    Path(os.environ["READY"]).write_text(f"{recorder} {child}")
     signal.pause()
