@@ -32,6 +32,9 @@ from dmabuf_trace.errors import EXIT_OK, EXIT_UNTRACEABLE, UntraceableError
 
 SIZE: Final = 64 << 10
 END_SECONDS: Final = 10.0
+GIVEN_UP: Final = "control-given-up"
+"""Name of a buffer that could not be leaked in the shape that was wanted, and counts for nothing.
+"""
 
 GiveBack = Callable[[], None]
 
@@ -143,6 +146,12 @@ EVERYWHERE: Final = ("fd", "mapping", "in-flight")
 _NAME: Final = re.compile(rf"control-(leak|clean)-({'|'.join(SHAPES)})")
 
 
+def _call_it(fd: int, name: str) -> None:
+    """Name a buffer; one without can't be judged from the recording alone."""
+    with suppress(OSError):
+        uapi.set_name(fd, name)
+
+
 def _plant(shape: str, leaked: bool) -> tuple[Planted, GiveBack]:
     """Leak a buffer of the first exporter that can, or give it back; keep what is returned.
 
@@ -156,13 +165,13 @@ def _plant(shape: str, leaked: bool) -> tuple[Planted, GiveBack]:
         except OSError as error:
             refused.append(f"{exporter.name}: {error.strerror}")
             continue
-        with suppress(OSError):  # what has no name can't be judged from the recording alone
-            uapi.set_name(fd, name_of(shape, leaked))
+        _call_it(fd, name_of(shape, leaked))
         row = Planted(shape, leaked, os.fstat(fd).st_ino, exporter.name, os.getpid())
         try:
             give_back = SHAPES[shape](fd, exporter)
         except OSError as error:
             refused.append(f"{exporter.name}: {error.strerror}")
+            _call_it(fd, GIVEN_UP)
             os.close(fd)
             continue
         if not leaked:

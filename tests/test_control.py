@@ -194,6 +194,10 @@ def test_a_gate_that_works(tmp_path: Path) -> None:
 
 def test_what_can_not_be_planted_is_not_missed(tmp_path: Path) -> None:
     k = Build(sees_queues=True)
+    refused = k.export()
+    k.name(refused, control.name_of("attachment", leaked=True))
+    k.name(refused, control.GIVEN_UP)
+    k.release(refused)
     plant_all(k, *control.EVERYWHERE)
     assert judged(k, tmp_path).works
 
@@ -328,7 +332,7 @@ def test_a_recording_that_was_made_elsewhere(tmp_path: Path) -> None:
     assert {row["fault"] for row in answer["planted"]} == {"NOT in the recording"}
 
 
-@pytest.mark.parametrize("more", [("--", "true"), ("--cycles", "2"), ("--to", "junit")])
+@pytest.mark.parametrize("more", [("--", "true"), ("--cycles", "2"), ("--window", "0s,1s")])
 def test_what_makes_no_sense_together_is_refused(more: tuple[str, ...]) -> None:
     result = check(*more)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -123,8 +123,9 @@ def check(
         print("\n".join(judge.reference()))
         raise typer.Exit
     command: tuple[str, ...] = ctx.meta[COMMAND]
-    if self_test and (command or policy or baseline or write_policy or to or cycles > 1):
-        refused = "CMD, --policy, --baseline, --write-policy, --to or --cycles"
+    asked = (command, policy, baseline, write_policy, to, window, debug_info, cycles > 1)
+    if self_test and any(asked):
+        refused = "CMD, policy, baseline, window, cycles, --to or --debug-info"
         raise InputError(f"--self-test takes no {refused}", "its workload and policy are known")
     if not self_test and (file is None) == (not command):
         raise InputError("check needs a recording or a command", "check FILE, or: check -- CMD...")
