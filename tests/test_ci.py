@@ -50,7 +50,7 @@ def github_step(name: str) -> str:
 
 @pytest.mark.parametrize(("file", "schema"), SCHEMAS.items())
 def test_their_form_is_what_the_services_publish(file: str, schema: str) -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, CI / file]
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(CI / file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -115,7 +115,7 @@ def test_a_kselftests_two_results(
 ) -> None:
     script = f"echo 'ok 1 its own'; printf 'no end'; exit {own}"
     environment = os.environ | {"DMABUF_TRACE": str(gate), "VERDICT": str(verdict)}
-    command = [CI / "kselftest.sh", "sh", "-c", script]
+    command = [str(CI / "kselftest.sh"), "sh", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     said = [] if verdict == EXIT_USAGE else ["# ok 1 its own", "# no end"]
 
@@ -125,7 +125,7 @@ def test_a_kselftests_two_results(
 
 def test_a_process_that_stays_behind_does_not_keep_it_waiting(gate: Path) -> None:
     """It would: whoever reads a pipe reads until the last process has closed it."""
-    command = [CI / "kselftest.sh", "sh", "-c", "sleep 1000 & echo $!"]
+    command = [str(CI / "kselftest.sh"), "sh", "-c", "sleep 1000 & echo $!"]
     environment = os.environ | {"DMABUF_TRACE": str(gate), "VERDICT": "0"}
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env=environment, timeout=60
@@ -221,7 +221,7 @@ def test_the_kernels_parser_reads_a_kselftests_ktap(tried: Path, tmp_path: Path)
         file = tmp_path / "ktap"
         file.write_text("\n".join(["KTAP version 1", *lines]) + "\n")
         kunit = kernel_source() / "tools/testing/kunit/kunit.py"
-        command = [sys.executable, kunit, "parse", file]
+        command = [sys.executable, str(kunit), "parse", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == status, done.stdout
         assert "[ERROR]" not in done.stdout
