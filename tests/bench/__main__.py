@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import drain, file, paced, report
+from tests.bench import drain, file, paced, report, soak
 from tests.bench.cost_table import cost_text
 from tests.vm import LabError, Machine, run_guest
 
@@ -58,6 +58,14 @@ def _sizes(options: argparse.Namespace) -> Sequence[int]:
     return options.events or (report.ALL_SIZES if options.all_sizes else report.SIZES)
 
 
+def _soak(options: argparse.Namespace) -> str:
+    seed = soak.new_seed() if options.seed is None else options.seed
+    return _each(
+        lambda kernel: soak.figures(kernel, options.runs, seed, options.folder),
+        options.kernel or ["6.12"],
+    )
+
+
 def _each(run: Callable[[str], str], kernels: Sequence[str]) -> str:
     return "\n\n".join(run(kernel) for kernel in kernels)
 
@@ -69,6 +77,7 @@ BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], str]]] = {
     "paced": lambda options: paced.figures(options.seconds, options.folder),
     "file": lambda _: file.figures(),
     "report": lambda options: report.figures(_sizes(options), options.folder),
+    "soak": _soak,
 }
 
 
@@ -86,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument(
-        "--kernel", action="append", help="start, cost: a kernel of the lab; may be repeated"
+        "--kernel", action="append", help="start, cost, soak: a kernel of the lab; may be repeated"
     )
     parser.add_argument("--seconds", type=float, default=60, help="paced: how long (default: 60)")
     parser.add_argument(
@@ -97,7 +106,11 @@ def main() -> None:
         action="store_true",
         help="report: 100 M events as well, a quarter of an hour",
     )
-    parser.add_argument("--folder", type=Path, help="drain, paced, report: where files are written")
+    parser.add_argument("--runs", type=int, default=200, help="soak: of each workload")
+    parser.add_argument("--seed", type=int, help="soak: what is planted, and where")
+    parser.add_argument(
+        "--folder", type=Path, help="drain, paced, report, soak: where files are written"
+    )
     parser.add_argument("--write", action="store_true", help="write the figures into the README")
     options = parser.parse_args()
     try:
