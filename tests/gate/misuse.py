@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -19,8 +20,10 @@ from tests.findings import disturbed
 from tests.kmod.client import (
     DYNAMIC_IMPORTER,
     LAZY,
+    Direction,
     ExportFlag,
     Importer,
+    Misuse,
     Op,
     Ref,
     sync_end,
@@ -94,6 +97,75 @@ def kernel(ref: Ref, *, clean: bool) -> int:
 # rules
 
 
+def incomplete(ref: Ref, *, clean: bool) -> int:
+    """An exporter can pin, and not unpin: its export is refused."""
+    with suppress(OSError):
+        ref.export(PAGE, 0 if clean else ExportFlag.INCOMPLETE).close()
+    return 0
+
+
+def unmapped_twice(ref: Ref, *, clean: bool) -> int:
+    """An importer unmaps what is not mapped, a table that it never had."""
+    with ref.export(PAGE) as buffer:
+        handle = ref.attach(buffer, flags=DYNAMIC_IMPORTER)
+        ref.map(handle)
+        ref.unmap(handle)
+        if not clean:
+            ref.unmap(handle, Misuse.NOTHING)
+        ref.detach(handle)
+    return buffer.ino
+
+
+def unmapped_otherwise(ref: Ref, *, clean: bool) -> int:
+    """An unmap has another direction than its map."""
+    with ref.export(PAGE) as buffer:
+        handle = ref.attach(buffer)
+        ref.map(handle, Direction.TO_DEVICE)
+        ref.unmap(handle, 0 if clean else Misuse.OTHERWISE)
+        ref.detach(handle)
+    return buffer.ino
+
+
+def left_mapped(ref: Ref, *, clean: bool) -> int:
+    """An importer detaches what it has mapped."""
+    with ref.export(PAGE) as buffer:
+        handle = ref.attach(buffer)
+        ref.map(handle)
+        if clean:
+            ref.unmap(handle)
+        ref.detach(handle, Misuse.LEAVE)
+    return buffer.ino
+
+
+def left_attached(ref: Ref, *, clean: bool) -> int:
+    """An importer drops its reference, and forgets to detach."""
+    with ref.export(PAGE) as buffer:
+        handle = ref.attach(buffer)
+        ref.detach(handle, 0 if clean else Misuse.FORGET)
+    return buffer.ino
+
+
+def pinned_by_a_static_one(ref: Ref, *, clean: bool) -> int:
+    """A static importer pins; clean: a dynamic one does."""
+    with ref.export(PAGE, ExportFlag.DYNAMIC) as buffer:
+        handle = ref.attach(buffer, flags=DYNAMIC_IMPORTER if clean else 0)
+        ref.pin(handle, Misuse.STATIC)
+        ref.unpin(handle, Misuse.STATIC)
+        ref.detach(handle)
+    return buffer.ino
+
+
+def left_pinned(ref: Ref, *, clean: bool) -> int:
+    """An importer detaches what it has pinned."""
+    with ref.export(PAGE, ExportFlag.DYNAMIC) as buffer:
+        handle = ref.attach(buffer, flags=DYNAMIC_IMPORTER)
+        ref.pin(handle)
+        if clean:
+            ref.unpin(handle)
+        ref.detach(handle, Misuse.LEAVE)
+    return buffer.ino
+
+
 def never_ended(ref: Ref, *, clean: bool) -> int:
     """CPU access begins and does not end."""
     with ref.export(PAGE) as buffer:
@@ -152,9 +224,9 @@ def late_fence(ref: Ref, *, clean: bool) -> int:
     return buffer.ino
 
 
-Misuse = Callable[..., int]
+Do = Callable[..., int]
 
-LEAKS: Final[dict[str, Misuse]] = {
+LEAKS: Final[dict[str, Do]] = {
     "fd": fd,
     "mapping": mapping,
     "attachment": attachment,
@@ -163,7 +235,14 @@ LEAKS: Final[dict[str, Misuse]] = {
 }
 """By shape."""
 
-BROKEN: Final[dict[str, Misuse]] = {
+BROKEN: Final[dict[str, Do]] = {
+    "export_complete": incomplete,
+    "unmap_once": unmapped_twice,
+    "unmap_direction": unmapped_otherwise,
+    "unmap_before_detach": left_mapped,
+    "detach_before_release": left_attached,
+    "static_never_pins": pinned_by_a_static_one,
+    "pin_balanced": left_pinned,
     "cpu_access_bracketed": never_ended,
     "sync_restarted": given_up,
     "mapping_not_held": held_for_long,
@@ -172,7 +251,18 @@ BROKEN: Final[dict[str, Misuse]] = {
 }
 """By rule of the contract."""
 
-MISUSES: Final = LEAKS | BROKEN
+EVERYTHING: Final = LEAKS | BROKEN
+
+COUNTED: Final = {
+    "export_complete": {"export_incomplete": 1},
+    "unmap_once": {"unmap_nothing": 1},
+    "unmap_direction": {"unmap_otherwise": 1},
+    "unmap_before_detach": {"left_maps": 1, "op_left_maps": 1},
+    "detach_before_release": {"forgotten": 1},
+    "static_never_pins": {"pin_static": 1},
+    "pin_balanced": {"left_pins": 1},
+}
+"""What the module says that it did wrong."""
 
 
 def clean_of(name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Final
 
 from dmabuf_trace.remote import RecorderError, RemoteRecorder
 from tests.cycle import cycles
-from tests.gate.misuse import MISUSES, clean_of, fd
+from tests.gate.misuse import COUNTED, EVERYTHING, clean_of, fd
 from tests.kmod.client import Ref, load
 from tests.losses import stalled_reader
 
@@ -63,12 +63,24 @@ def steered(name: str, windows: dict[str, Windows], *options: str) -> Iterator[S
     windows[name] = found.windows
 
 
+@contextmanager
+def wrong(ref: Ref, **counts: int) -> Iterator[None]:
+    """Within: the module counts these misuses, and no others."""
+    before = ref.counters()
+    yield
+    changes = ref.counters() - before
+    every = {name for counted in COUNTED.values() for name in counted}
+    assert {name: changes[name] for name in every & changes.keys()} == counts
+
+
 def misused(ref: Ref, windows: dict[str, Windows]) -> None:
     """Everything, first as it should be."""
     with steered("misuse", windows) as recorder:
-        for name, misuse in MISUSES.items():
-            recorder.done(clean_of(name), misuse(ref, clean=True))
-            recorder.done(name, misuse(ref, clean=False))
+        for name, do in EVERYTHING.items():
+            with wrong(ref):
+                recorder.done(clean_of(name), do(ref, clean=True))
+            with wrong(ref, **COUNTED.get(name, {})):
+                recorder.done(name, do(ref, clean=False))
 
 
 def lost(ref: Ref, windows: dict[str, Windows]) -> None:
