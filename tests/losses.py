@@ -31,9 +31,8 @@ PREEMPTION: Final = Path("/sys/kernel/debug/sched/preempt")
 
 
 @contextmanager
-def stalled_reader() -> Iterator[None]:
-    """Within: the recorder is stopped and reads nothing."""
-    reader = os.getppid()
+def stalled_reader(reader: int) -> Iterator[None]:
+    """Within: the recorder, of that pid, is stopped and reads nothing."""
     os.kill(reader, signal.SIGSTOP)
     stat = Path("/proc", str(reader), "stat")
     while stat.read_text().rpartition(") ")[2][0] != "T":
@@ -46,13 +45,13 @@ def stalled_reader() -> Iterator[None]:
 
 def stalled() -> None:
     """More events than the ring holds while nobody reads it."""
-    with stalled_reader():
+    with stalled_reader(os.getppid()):
         cycles(STALLED)
 
 
 def naming() -> None:
     """More new names than their ring holds while nobody reads it."""
-    with Ref() as ref, ref.export(PAGE) as buffer, stalled_reader():
+    with Ref() as ref, ref.export(PAGE) as buffer, stalled_reader(os.getppid()):
         for number in range(NAMED):
             set_name(buffer.fd, f"name {number}")
 

@@ -79,6 +79,17 @@ class ExportFlag(enum.IntFlag):
     DYNAMIC = 1 << 3
     CARELESS = 1 << 4
     NO_P2P = 1 << 5
+    INCOMPLETE = 1 << 8
+
+
+class Misuse(enum.IntFlag):
+    """What no driver may do; one at a time, see struct dmabuf_ref_handle."""
+
+    LEAVE = 1 << 8
+    FORGET = 1 << 9
+    OTHERWISE = 1 << 10
+    NOTHING = 1 << 11
+    STATIC = 1 << 12
 
 
 FORCE: Final = 1 << 0  # of DETACH
@@ -129,6 +140,13 @@ class Counters:
     fence_created: int
     fence_signalled: int
     notified: int
+    export_incomplete: int
+    left_maps: int
+    left_pins: int
+    forgotten: int
+    unmap_otherwise: int
+    unmap_nothing: int
+    pin_static: int
     op_attach_ok: int
     op_attach_failed: int
     op_detach: int
@@ -148,6 +166,7 @@ class Counters:
     op_pin_ok: int
     op_pin_failed: int
     op_unpin: int
+    op_left_maps: int
     live_buffers: int
     live_attachments: int
     live_maps: int
@@ -385,9 +404,9 @@ class Ref:
         _, _, nents, _, size = _MAP.unpack(arg)
         return Mapping(nents, size)
 
-    def unmap(self, handle: int) -> None:
-        """Unmap the newest mapping of the handle."""
-        self._handle(Request.UNMAP, handle)
+    def unmap(self, handle: int, flags: int = 0) -> None:
+        """Unmap the newest mapping of the handle; misuse: OTHERWISE, NOTHING."""
+        self._handle(Request.UNMAP, handle, flags)
 
     def vmap(self, handle: int) -> None:
         """Begin CPU access and map into the kernel; nests."""
@@ -396,16 +415,19 @@ class Ref:
     def vunmap(self, handle: int) -> None:
         self._handle(Request.VUNMAP, handle)
 
-    def pin(self, handle: int) -> None:
-        """Pin the buffer where it is; only for dynamic importers. Pins add up."""
-        self._handle(Request.PIN, handle)
+    def pin(self, handle: int, flags: int = 0) -> None:
+        """Pin the buffer where it is; only for dynamic importers. Pins add up. Misuse: STATIC."""
+        self._handle(Request.PIN, handle, flags)
 
-    def unpin(self, handle: int) -> None:
-        self._handle(Request.UNPIN, handle)
+    def unpin(self, handle: int, flags: int = 0) -> None:
+        self._handle(Request.UNPIN, handle, flags)
 
-    def detach(self, handle: int, *, force: bool = False) -> None:
-        """Detach; refused with EBUSY while mapped, unless `force` unmaps first."""
-        self._handle(Request.DETACH, handle, FORCE if force else 0)
+    def detach(self, handle: int, flags: int = 0, *, force: bool = False) -> None:
+        """Detach; refused with EBUSY while mapped, unless `force` unmaps first.
+
+        Misuse: LEAVE, FORGET.
+        """
+        self._handle(Request.DETACH, handle, flags | (FORCE if force else 0))
 
     def leak(self, handle: int) -> None:
         """Keep the attachment, and its mappings, beyond `close`, until `undo_leaks`."""

@@ -25,14 +25,27 @@
 #define DMABUF_REF_DYNAMIC	(1U << 3)	/* the exporter can pin, and move */
 #define DMABUF_REF_CARELESS	(1U << 4)	/* and its pins hold nothing: a bug */
 #define DMABUF_REF_NO_P2P	(1U << 5)	/* refuses peer-to-peer at attach */
+#define DMABUF_REF_INCOMPLETE	(1U << 8)	/* can pin, not unpin: a misuse */
 
 /* dmabuf_ref_attach.flags */
 #define DMABUF_REF_DYNAMIC_IMPORTER	(1U << 0)	/* can be told of a move */
 #define DMABUF_REF_LAZY	(1U << 1)	/* and then unmaps late: see ATTACH */
 #define DMABUF_REF_P2P	(1U << 2)	/* and asks for peer-to-peer */
 
-/* dmabuf_ref_handle.flags, for DETACH only */
+/* dmabuf_ref_handle.flags, for DETACH */
 #define DMABUF_REF_FORCE	(1U << 0)	/* unmap and vunmap first */
+
+/*
+ * Misuse: what no driver may do, for a tracer to find. No more than that, the
+ * kernel survives each; those marked W make it say so, by a WARN. From bit 8
+ * on, for random numbers not to hit them. For what each does see struct
+ * dmabuf_ref_handle, and struct dmabuf_ref_export for DMABUF_REF_INCOMPLETE.
+ */
+#define DMABUF_REF_LEAVE	(1U << 8)	/* DETACH: leaves it mapped, pinned */
+#define DMABUF_REF_FORGET	(1U << 9)	/* DETACH: does not, and puts; W */
+#define DMABUF_REF_OTHERWISE	(1U << 10)	/* UNMAP: another direction */
+#define DMABUF_REF_NOTHING	(1U << 11)	/* UNMAP: what is not mapped; W */
+#define DMABUF_REF_STATIC	(1U << 12)	/* PIN, UNPIN: by a static one; W */
 
 /*
  * The importer devices, all bound to the driver "dmabuf-ref-importer".
@@ -79,8 +92,11 @@ enum dmabuf_ref_usage {
  * @size:	in: bytes, 1 to DMABUF_REF_MAX_SIZE; out: rounded up to pages
  * @ino:	out: inode number, the identity of the buffer
  * @flags:	in: DMABUF_REF_READONLY, _EAGER, _CONTIGUOUS, _DYNAMIC, _NO_P2P, and
- *		with _DYNAMIC also _CARELESS
+ *		with _DYNAMIC also _CARELESS; or _INCOMPLETE alone
  * @reserved:	in: 0
+ *
+ * With _INCOMPLETE the core refuses the export with a WARN, and the ioctl is
+ * -EINVAL.
  *
  * A careless exporter grants every pin, and moves the buffer all the same: only
  * a vmap holds it where it is.
@@ -143,10 +159,29 @@ struct dmabuf_ref_map {
 /**
  * struct dmabuf_ref_handle - argument of what needs no more than a handle
  * @handle:	in: from ATTACH
- * @flags:	in: 0, or DMABUF_REF_FORCE for DETACH
+ * @flags:	in: 0, DMABUF_REF_FORCE for DETACH, or one misuse
  *
  * VMAP begins CPU access first and VUNMAP ends it, both bidirectional. PIN and
  * UNPIN are for dynamic importers: -EINVAL for others.
+ *
+ * The misuses, each on buffers of EXPORT only (-EINVAL for others), since what
+ * they leave is for their exporter to clear up:
+ *
+ * DETACH with DMABUF_REF_LEAVE detaches, and neither unmaps nor unpins before.
+ * The exporter then ends the mappings; the pins stay, so that the buffer does
+ * not move any more. Of a vmap nothing is left: the core would BUG.
+ *
+ * DETACH with DMABUF_REF_FORGET, by a static importer, puts the reference to
+ * the buffer without detaching it. The release finds the attachment, and the
+ * core's own structure of it is lost for good.
+ *
+ * UNMAP with DMABUF_REF_OTHERWISE unmaps the newest mapping with a direction
+ * that it was not mapped with.
+ *
+ * UNMAP with DMABUF_REF_NOTHING, by a dynamic importer, unmaps a NULL table, as
+ * after a map that failed: the core does nothing. Mappings that there are stay.
+ *
+ * PIN and UNPIN with DMABUF_REF_STATIC do so for static importers too.
  */
 struct dmabuf_ref_handle {
 	__u32 handle;
@@ -259,6 +294,16 @@ struct dmabuf_ref_fence {
  * @notified:		importer_ops->invalidate_mappings, up to 7.0
  *			importer_ops->move_notify
  *
+ * Misuse by importers and exporters of this module. The calls among it count
+ * above as well, but for @unmap_nothing:
+ * @export_incomplete:	dma_buf_export() with DMABUF_REF_INCOMPLETE
+ * @left_maps:		mappings that DMABUF_REF_LEAVE did not unmap
+ * @left_pins:		pins that it did not undo
+ * @forgotten:		attachments that DMABUF_REF_FORGET did not detach
+ * @unmap_otherwise:	dma_buf_unmap_attachment() with another direction
+ * @unmap_nothing:	dma_buf_unmap_attachment() of no table
+ * @pin_static:		dma_buf_pin() by a static importer
+ *
  * Calls into the exporter, whoever the importer is. Between a static importer
  * and a buffer exported without DMABUF_REF_DYNAMIC, each equals the calls of
  * the core function named; for other pairs see struct dmabuf_ref_attach.
@@ -290,6 +335,7 @@ struct dmabuf_ref_fence {
  *			the core's own, which are in no function of their own
  * @op_pin_failed:	ops->pin that failed
  * @op_unpin:		ops->unpin: likewise
+ * @op_left_maps:	mappings that ops->detach, or ops->release, found and ended
  *
  * What exists now:
  * @live_buffers:	buffers of this exporter
@@ -334,6 +380,13 @@ struct dmabuf_ref_counters {
 	__u64 fence_created;
 	__u64 fence_signalled;
 	__u64 notified;
+	__u64 export_incomplete;
+	__u64 left_maps;
+	__u64 left_pins;
+	__u64 forgotten;
+	__u64 unmap_otherwise;
+	__u64 unmap_nothing;
+	__u64 pin_static;
 	__u64 op_attach_ok;
 	__u64 op_attach_failed;
 	__u64 op_detach;
@@ -353,6 +406,7 @@ struct dmabuf_ref_counters {
 	__u64 op_pin_ok;
 	__u64 op_pin_failed;
 	__u64 op_unpin;
+	__u64 op_left_maps;
 	__u64 live_buffers;
 	__u64 live_attachments;
 	__u64 live_maps;

@@ -23,8 +23,20 @@
 struct ref_mapping {
 	struct list_head node;
 	struct sg_table sgt;
+	enum dma_data_direction dir;
 	struct ref_storage *storage;
 };
+
+/* With a direction other than its own where the importer says so. */
+static void free_mapping(struct ref_mapping *mapping, struct device *dev,
+			 enum dma_data_direction dir)
+{
+	dma_unmap_sgtable(dev, &mapping->sgt, dir, 0);
+	sg_free_table(&mapping->sgt);
+	ref_storage_put(mapping->storage);
+	kfree(mapping);
+	ref_dec(live_maps);
+}
 
 /* Attachments */
 
@@ -60,6 +72,24 @@ static int negotiate(struct ref_buffer *buf, struct dma_buf_attachment *attach)
 	return 0;
 }
 
+/* Takes it out of the buffer, with the mappings that an importer left. */
+static void free_attachment(struct ref_buffer *buf,
+			    struct ref_attachment *attachment)
+{
+	struct ref_mapping *mapping, *next;
+
+	mutex_lock(&buf->lock);
+	list_del(&attachment->node);
+	mutex_unlock(&buf->lock);
+
+	list_for_each_entry_safe(mapping, next, &attachment->mappings, node) {
+		free_mapping(mapping, attachment->dev, mapping->dir);
+		ref_inc(op_left_maps);
+	}
+	kfree(attachment);
+	ref_dec(live_attachments);
+}
+
 static int ref_op_attach(struct dma_buf *dmabuf,
 			 struct dma_buf_attachment *attach)
 {
@@ -76,17 +106,8 @@ static int ref_op_attach(struct dma_buf *dmabuf,
 static void ref_op_detach(struct dma_buf *dmabuf,
 			  struct dma_buf_attachment *attach)
 {
-	struct ref_attachment *attachment = attach->priv;
-	struct ref_buffer *buf = dmabuf->priv;
-
 	ref_fault(DMABUF_REF_OP_DETACH);
-
-	mutex_lock(&buf->lock);
-	list_del(&attachment->node);
-	mutex_unlock(&buf->lock);
-
-	kfree(attachment);
-	ref_dec(live_attachments);
+	free_attachment(dmabuf->priv, attach->priv);
 	ref_inc(op_detach);
 }
 
@@ -129,6 +150,7 @@ static struct sg_table *create_mapping(struct ref_buffer *buf,
 	mapping = kzalloc(sizeof(*mapping), GFP_KERNEL);
 	if (!mapping)
 		return ERR_PTR(-ENOMEM);
+	mapping->dir = dir;
 
 	mutex_lock(&buf->lock);
 	ret = fill_mapping(buf, attachment->dev, mapping, dir);
@@ -173,11 +195,7 @@ static void ref_op_unmap(struct dma_buf_attachment *attach,
 	list_del(&mapping->node);
 	mutex_unlock(&buf->lock);
 
-	dma_unmap_sgtable(attach->dev, sgt, dir, 0);
-	sg_free_table(sgt);
-	ref_storage_put(mapping->storage);
-	kfree(mapping);
-	ref_dec(live_maps);
+	free_mapping(mapping, attach->dev, dir);
 	ref_inc(op_unmap);
 }
 
@@ -311,6 +329,11 @@ static void ref_op_vunmap(struct dma_buf *dmabuf, struct iosys_map *map)
 
 static void free_buffer(struct ref_buffer *buf)
 {
+	struct ref_attachment *attachment, *next;
+
+	/* of importers that forgot to detach */
+	list_for_each_entry_safe(attachment, next, &buf->attachments, node)
+		free_attachment(buf, attachment);
 	ref_storage_put(buf->storage);
 	mutex_destroy(&buf->lock);
 	kfree(buf);
@@ -346,6 +369,18 @@ static const struct dma_buf_ops ref_dynamic_ops = {
 	.pin = ref_op_pin,
 	.unpin = ref_op_unpin,
 };
+
+/* A misuse: the core takes either both or neither, and WARNs. */
+static const struct dma_buf_ops ref_incomplete_ops = {
+	REF_COMMON_OPS,
+	.pin = ref_op_pin,
+};
+
+/* Is it a buffer of EXPORT? */
+bool ref_is_own(const struct dma_buf *dmabuf)
+{
+	return dmabuf->ops == &ref_ops || dmabuf->ops == &ref_dynamic_ops;
+}
 
 /* The buffer behind a dma-buf, or NULL if it is not one of ref_dynamic_ops. */
 struct ref_buffer *ref_dynamic_buffer(struct dma_buf *dmabuf)
@@ -385,6 +420,15 @@ static struct ref_buffer *create_buffer(u64 size, u32 flags)
 	return buf;
 }
 
+static const struct dma_buf_ops *ops_for(u32 flags)
+{
+	if (flags & DMABUF_REF_INCOMPLETE) {
+		ref_inc(export_incomplete);
+		return &ref_incomplete_ops;
+	}
+	return flags & DMABUF_REF_DYNAMIC ? &ref_dynamic_ops : &ref_ops;
+}
+
 /**
  * ref_export - create a buffer and its struct dma_buf
  * @size: bytes, a multiple of the page size, within DMABUF_REF_MAX_SIZE
@@ -405,7 +449,7 @@ struct dma_buf *ref_export(u64 size, u32 flags)
 		return ERR_CAST(buf);
 	}
 
-	exp_info.ops = buf->dynamic ? &ref_dynamic_ops : &ref_ops;
+	exp_info.ops = ops_for(flags);
 	exp_info.size = size;
 	exp_info.flags = flags & DMABUF_REF_READONLY ? O_RDONLY : O_RDWR;
 	exp_info.priv = buf;

@@ -70,15 +70,29 @@ void ref_handle_take(struct ref_file *file, u32 id, struct ref_handle *handle)
 	xa_erase(&file->handles, id);
 }
 
-/* Undoes ATTACH and drops the reference that the table or a list had. */
+/* Drops the reference that the table or a list had. */
+static void handle_end(struct ref_handle *handle)
+{
+	ref_dmabuf_put(handle->dmabuf);
+	ref_dec(live_handles);
+	kref_put(&handle->ref, handle_free);
+}
+
+/* Undoes ATTACH. */
 void ref_handle_destroy(struct ref_handle *handle)
 {
 	ref_import_end(handle);
 	dma_buf_detach(handle->dmabuf, handle->attach);
 	ref_inc(detach);
-	ref_dmabuf_put(handle->dmabuf);
-	ref_dec(live_handles);
-	kref_put(&handle->ref, handle_free);
+	handle_end(handle);
+}
+
+/* A misuse: the attachment stays, and outlives its buffer. */
+static void handle_forget(struct ref_handle *handle)
+{
+	ref_import_end(handle);
+	ref_inc(forgotten);
+	handle_end(handle);
 }
 
 static struct ref_handle *handle_create(const struct dmabuf_ref_attach *req)
@@ -146,19 +160,39 @@ int ref_attach(struct ref_file *file, const struct dmabuf_ref_attach *req)
 	return id;
 }
 
-int ref_detach(struct ref_file *file, u32 id, bool force)
+static int may_detach(const struct ref_handle *handle, u32 flags)
+{
+	switch (flags) {
+	case DMABUF_REF_FORCE:
+		return 0;
+	case DMABUF_REF_LEAVE:
+		return ref_is_own(handle->dmabuf) ? 0 : -EINVAL;
+	case DMABUF_REF_FORGET:
+		/* A dynamic one would be told of moves when it is gone. */
+		return ref_is_own(handle->dmabuf) && !handle->dynamic ?
+			0 : -EINVAL;
+	default:
+		return ref_import_in_use(handle) ? -EBUSY : 0;
+	}
+}
+
+int ref_detach(struct ref_file *file, u32 id, u32 flags)
 {
 	struct ref_handle *handle = ref_handle_lock(file, id);
-	int ret = 0;
+	int ret;
 
 	if (IS_ERR(handle))
 		return PTR_ERR(handle);
 
-	if (!force && ref_import_in_use(handle)) {
-		ret = -EBUSY;
-	} else {
+	ret = may_detach(handle, flags);
+	if (!ret) {
 		ref_handle_take(file, id, handle);
-		ref_handle_destroy(handle);
+		if (flags & DMABUF_REF_LEAVE)
+			ref_import_leave(handle);
+		if (flags & DMABUF_REF_FORGET)
+			handle_forget(handle);
+		else
+			ref_handle_destroy(handle);
 	}
 	ref_handle_unlock(handle);
 	return ret;

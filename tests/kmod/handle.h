@@ -65,5 +65,6 @@ struct dma_buf_attachment *ref_import_attach(struct ref_handle *handle,
 					     struct device *dev);
 bool ref_import_in_use(const struct ref_handle *handle);
 void ref_import_end(struct ref_handle *handle);
+void ref_import_leave(struct ref_handle *handle);
 
 #endif /* DMABUF_REF_HANDLE_H */

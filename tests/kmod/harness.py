@@ -149,22 +149,22 @@ def idle(ref: Ref) -> list[str]:
     }
     reasons = [f"{name} = {value}" for name, value in left.items() if value]
     for made, undone in (
-        ("export_ok", "op_release"),
-        ("get_ok", None),
-        ("attach_ok", "detach"),
-        ("map_ok", "unmap"),
-        ("vmap_ok", "vunmap"),
-        ("pin_ok", "unpin"),
-        ("op_pin_ok", "op_unpin"),
-        ("fence_created", "fence_signalled"),
-        ("op_attach_ok", "op_detach"),
-        ("op_map_ok", "op_unmap"),
-        ("op_vmap_ok", "op_vunmap"),
+        ("export_ok", ["op_release"]),
+        ("attach_ok", ["detach", "forgotten"]),
+        ("map_ok", ["unmap", "left_maps"]),
+        ("vmap_ok", ["vunmap"]),
+        ("pin_ok", ["unpin", "left_pins"]),
+        ("op_pin_ok", ["op_unpin", "left_pins"]),
+        ("fence_created", ["fence_signalled"]),
+        ("op_attach_ok", ["op_detach", "forgotten"]),
+        ("op_map_ok", ["op_unmap", "op_left_maps"]),
+        ("op_vmap_ok", ["op_vunmap"]),
     ):
-        have = getattr(now, made)
-        # Each get is put; a buffer that got no fd is put as well.
-        want = getattr(now, undone) if undone else now.put - (now.export_ok - now.fd_ok)
+        have, want = getattr(now, made), sum(getattr(now, name) for name in undone)
         if have != want:
-            reasons.append(f"{made} = {have}, but {undone or 'put'} = {want}")
+            reasons.append(f"{made} = {have}, but {' + '.join(undone)} = {want}")
+    # Each get is put; a buffer that got no fd is put as well.
+    if now.get_ok != now.put - (now.export_ok - now.fd_ok):
+        reasons.append(f"get_ok = {now.get_ok}, but put = {now.put}")
     reasons += [f"bufinfo lists {buffer}" for buffer in listed_buffers()]
     return reasons

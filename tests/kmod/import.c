@@ -60,18 +60,22 @@ static struct ref_import *map_newest(struct ref_handle *handle,
 	return import;
 }
 
+static void unmap(struct ref_handle *handle, struct sg_table *sgt,
+		  enum dma_data_direction dir)
+{
+	if (handle->dynamic)
+		dma_buf_unmap_attachment(handle->attach, sgt, dir);
+	else
+		dma_buf_unmap_attachment_unlocked(handle->attach, sgt, dir);
+}
+
 static void unmap_newest(struct ref_handle *handle)
 {
 	struct ref_import *import;
 
 	import = list_first_entry(&handle->mappings, struct ref_import, node);
 	list_del(&import->node);
-	if (handle->dynamic)
-		dma_buf_unmap_attachment(handle->attach, import->sgt,
-					 import->dir);
-	else
-		dma_buf_unmap_attachment_unlocked(handle->attach, import->sgt,
-						  import->dir);
+	unmap(handle, import->sgt, import->dir);
 	ref_inc(unmap);
 	kfree(import);
 }
@@ -183,9 +187,33 @@ void ref_import_end(struct ref_handle *handle)
 
 	lock_if_dynamic(handle);
 	unmap_all(handle);
+	unlock_if_dynamic(handle);
+
+	/* A static importer that has any is careless, not deadlocked. */
+	dma_resv_lock(handle->dmabuf->resv, NULL);
 	while (handle->pins)
 		unpin_once(handle);
+	dma_resv_unlock(handle->dmabuf->resv);
+}
+
+/* A misuse: forgets whatever was done, but for a vmap, which would be a BUG. */
+void ref_import_leave(struct ref_handle *handle)
+{
+	struct ref_import *import, *next;
+
+	while (handle->vmap_count)
+		vunmap_once(handle);
+
+	lock_if_dynamic(handle);
+	list_for_each_entry_safe(import, next, &handle->mappings, node) {
+		list_del(&import->node);
+		kfree(import);
+		ref_inc(left_maps);
+	}
 	unlock_if_dynamic(handle);
+
+	for (; handle->pins; handle->pins--)
+		ref_inc(left_pins);
 }
 
 /* What the ioctls do */
@@ -249,19 +277,44 @@ int ref_map(struct ref_file *file, struct dmabuf_ref_map __user *arg)
 	return ret;
 }
 
-int ref_unmap(struct ref_file *file, u32 id)
+/* With the lock held that unmapping needs. */
+static int unmap_by_flags(struct ref_handle *handle, u32 flags)
+{
+	struct ref_import *import;
+
+	if (flags && !ref_is_own(handle->dmabuf))
+		return -EINVAL;
+	if (flags & DMABUF_REF_NOTHING) {
+		/* The call that static ones make would not get to the core's. */
+		if (!handle->dynamic)
+			return -EINVAL;
+		unmap(handle, NULL, DMA_TO_DEVICE);
+		ref_inc(unmap_nothing);
+		return 0;
+	}
+	if (list_empty(&handle->mappings))
+		return -EINVAL;
+	if (flags & DMABUF_REF_OTHERWISE) {
+		import = list_first_entry(&handle->mappings, struct ref_import,
+					  node);
+		import->dir = import->dir == DMA_TO_DEVICE ? DMA_FROM_DEVICE :
+							     DMA_TO_DEVICE;
+		ref_inc(unmap_otherwise);
+	}
+	unmap_newest(handle);
+	return 0;
+}
+
+int ref_unmap(struct ref_file *file, u32 id, u32 flags)
 {
 	struct ref_handle *handle = ref_handle_lock(file, id);
-	int ret = 0;
+	int ret;
 
 	if (IS_ERR(handle))
 		return PTR_ERR(handle);
 
 	lock_if_dynamic(handle);
-	if (list_empty(&handle->mappings))
-		ret = -EINVAL;
-	else
-		unmap_newest(handle);
+	ret = unmap_by_flags(handle, flags);
 	unlock_if_dynamic(handle);
 	ref_handle_unlock(handle);
 	return ret;
@@ -296,7 +349,17 @@ int ref_vunmap(struct ref_file *file, u32 id)
 	return ret;
 }
 
-int ref_pin(struct ref_file *file, u32 id)
+/*
+ * The core WARNs where a static importer pins: it does so for it by itself. At
+ * a static exporter, which has no pin, it comes to nothing.
+ */
+static bool may_pin(const struct ref_handle *handle, u32 flags)
+{
+	return handle->dynamic ||
+	       (flags & DMABUF_REF_STATIC && ref_is_own(handle->dmabuf));
+}
+
+int ref_pin(struct ref_file *file, u32 id, u32 flags)
 {
 	struct ref_handle *handle = ref_handle_lock(file, id);
 	int ret;
@@ -304,8 +367,7 @@ int ref_pin(struct ref_file *file, u32 id)
 	if (IS_ERR(handle))
 		return PTR_ERR(handle);
 
-	/* The core would WARN: it pins for static importers by itself. */
-	if (!handle->dynamic) {
+	if (!may_pin(handle, flags)) {
 		ret = -EINVAL;
 		goto out;
 	}
@@ -313,6 +375,8 @@ int ref_pin(struct ref_file *file, u32 id)
 	dma_resv_lock(handle->dmabuf->resv, NULL);
 	ret = dma_buf_pin(handle->attach);
 	ref_result(ret, pin);
+	if (!handle->dynamic)
+		ref_inc(pin_static);
 	if (!ret)
 		handle->pins++;
 	dma_resv_unlock(handle->dmabuf->resv);
@@ -321,7 +385,7 @@ out:
 	return ret;
 }
 
-int ref_unpin(struct ref_file *file, u32 id)
+int ref_unpin(struct ref_file *file, u32 id, u32 flags)
 {
 	struct ref_handle *handle = ref_handle_lock(file, id);
 	int ret = 0;
@@ -329,7 +393,7 @@ int ref_unpin(struct ref_file *file, u32 id)
 	if (IS_ERR(handle))
 		return PTR_ERR(handle);
 
-	if (handle->pins) {
+	if (handle->pins && may_pin(handle, flags)) {
 		dma_resv_lock(handle->dmabuf->resv, NULL);
 		unpin_once(handle);
 		dma_resv_unlock(handle->dmabuf->resv);

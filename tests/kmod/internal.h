@@ -125,6 +125,7 @@ size_t ref_segment_size(const struct ref_buffer *buf, struct device *dev);
 
 /* exporter.c */
 struct dma_buf *ref_export(u64 size, u32 flags);
+bool ref_is_own(const struct dma_buf *dmabuf);
 struct ref_buffer *ref_dynamic_buffer(struct dma_buf *dmabuf);
 
 /* dynamic.c: the operations that make an exporter a dynamic one */
@@ -141,16 +142,16 @@ unsigned int ref_importer_max_segments(struct device *dev);
 
 /* handle.c */
 int ref_attach(struct ref_file *file, const struct dmabuf_ref_attach *req);
-int ref_detach(struct ref_file *file, u32 id, bool force);
+int ref_detach(struct ref_file *file, u32 id, u32 flags);
 void ref_detach_all(struct ref_file *file);
 
 /* import.c */
 int ref_map(struct ref_file *file, struct dmabuf_ref_map __user *arg);
-int ref_unmap(struct ref_file *file, u32 id);
+int ref_unmap(struct ref_file *file, u32 id, u32 flags);
 int ref_vmap(struct ref_file *file, u32 id);
 int ref_vunmap(struct ref_file *file, u32 id);
-int ref_pin(struct ref_file *file, u32 id);
-int ref_unpin(struct ref_file *file, u32 id);
+int ref_pin(struct ref_file *file, u32 id, u32 flags);
+int ref_unpin(struct ref_file *file, u32 id, u32 flags);
 
 /* fence.c */
 int ref_fence(struct ref_file *file, const struct dmabuf_ref_fence *req);

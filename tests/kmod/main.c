@@ -3,6 +3,7 @@
  * /dev/dmabuf_ref: takes requests from user space, checks them, and has the
  * exporter, the importers or the faults do what they state.
  */
+#include <linux/bitops.h>
 #include <linux/err.h>
 #include <linux/fcntl.h>
 #include <linux/fs.h>
@@ -27,7 +28,11 @@ static int ioctl_export(struct dmabuf_ref_export __user *arg)
 	if (!req.size || req.size > DMABUF_REF_MAX_SIZE || req.reserved ||
 	    req.flags & ~(DMABUF_REF_READONLY | DMABUF_REF_EAGER |
 			  DMABUF_REF_CONTIGUOUS | DMABUF_REF_DYNAMIC |
-			  DMABUF_REF_CARELESS | DMABUF_REF_NO_P2P))
+			  DMABUF_REF_CARELESS | DMABUF_REF_NO_P2P |
+			  DMABUF_REF_INCOMPLETE))
+		return -EINVAL;
+	if ((req.flags & DMABUF_REF_INCOMPLETE) &&
+	    req.flags != DMABUF_REF_INCOMPLETE)
 		return -EINVAL;
 	if ((req.flags & DMABUF_REF_CARELESS) &&
 	    !(req.flags & DMABUF_REF_DYNAMIC))
@@ -70,6 +75,22 @@ static int ioctl_attach(struct ref_file *file,
 	return ref_attach(file, &req);
 }
 
+/* Of which one at most may be given. */
+static u32 flags_of(unsigned int cmd)
+{
+	switch (cmd) {
+	case DMABUF_REF_DETACH:
+		return DMABUF_REF_FORCE | DMABUF_REF_LEAVE | DMABUF_REF_FORGET;
+	case DMABUF_REF_UNMAP:
+		return DMABUF_REF_OTHERWISE | DMABUF_REF_NOTHING;
+	case DMABUF_REF_PIN:
+	case DMABUF_REF_UNPIN:
+		return DMABUF_REF_STATIC;
+	default:
+		return 0;
+	}
+}
+
 static int ioctl_handle(struct ref_file *file, unsigned int cmd,
 			struct dmabuf_ref_handle __user *arg)
 {
@@ -77,25 +98,24 @@ static int ioctl_handle(struct ref_file *file, unsigned int cmd,
 
 	if (copy_from_user(&req, arg, sizeof(req)))
 		return -EFAULT;
-	if (req.flags & ~(cmd == DMABUF_REF_DETACH ? DMABUF_REF_FORCE : 0))
+	if (req.flags & ~flags_of(cmd) || hweight32(req.flags) > 1)
 		return -EINVAL;
 
 	switch (cmd) {
 	case DMABUF_REF_UNMAP:
-		return ref_unmap(file, req.handle);
+		return ref_unmap(file, req.handle, req.flags);
 	case DMABUF_REF_VMAP:
 		return ref_vmap(file, req.handle);
 	case DMABUF_REF_VUNMAP:
 		return ref_vunmap(file, req.handle);
 	case DMABUF_REF_DETACH:
-		return ref_detach(file, req.handle,
-				  req.flags & DMABUF_REF_FORCE);
+		return ref_detach(file, req.handle, req.flags);
 	case DMABUF_REF_LEAK:
 		return ref_leak(file, req.handle);
 	case DMABUF_REF_PIN:
-		return ref_pin(file, req.handle);
+		return ref_pin(file, req.handle, req.flags);
 	case DMABUF_REF_UNPIN:
-		return ref_unpin(file, req.handle);
+		return ref_unpin(file, req.handle, req.flags);
 	default:
 		return -ENOTTY;
 	}

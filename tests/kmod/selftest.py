@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from tests.kmod import (
+    careless,
     client,
     dynamic,
     fences,
@@ -37,7 +38,10 @@ from tests.kmod.harness import KernelLog, SkipError, idle
 
 PREFIX = "check_"
 # Take an open Ref:
-WITH_REF = (semantics, negotiation, dynamic, moves, fences, foreign, lifetimes, wraps, fuzz, mixed)
+WITH_REF = (
+    *(semantics, negotiation, dynamic, moves, fences, foreign, lifetimes, wraps, careless, fuzz),
+    mixed,
+)
 WITH_MODULE = (unloading,)  # take the module's path; no Ref may be open
 
 

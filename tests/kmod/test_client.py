@@ -90,7 +90,7 @@ def test_enums_are_the_headers() -> None:
 
 
 def test_flags_are_the_headers() -> None:
-    for flag in client.ExportFlag:
+    for flag in (*client.ExportFlag, *client.Misuse):
         assert flag == header_bit(str(flag.name))
     assert header_bit("FORCE") == client.FORCE
     assert header_bit("DYNAMIC_IMPORTER") == client.DYNAMIC_IMPORTER

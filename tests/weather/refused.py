@@ -11,6 +11,7 @@ from typing import Final
 from tests.weather.watch import TRACE, Result, run, shell
 
 NOBODY: Final = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NO_TRACEFS: Final = "mount -t tmpfs none /sys/kernel/tracing; mount -t tmpfs none /sys/kernel/debug"
 ALLOCATE: Final = "import os; from examples.clients import heap_alloc; os.close(heap_alloc(4096))"
 LACKING: Final = {
     "no CAP_BPF": "-bpf,-sys_admin",
@@ -23,13 +24,12 @@ LACKING: Final = {
 def refusals(out: Path) -> dict[str, Result]:
     """Nothing is recorded, and the command does not run."""
     into = f"-o {out}/refused.dbt -- touch {out}/was-run"
-    hide_tracefs = "mount -t tmpfs none /sys/kernel/tracing; mount -t tmpfs none /sys/kernel/debug"
-    hide_events = f"{hide_tracefs}; mkdir /sys/kernel/tracing/events"
+    hide_events = f"{NO_TRACEFS}; mkdir /sys/kernel/tracing/events"
     hide_libbpf = "for f in /usr/lib/*/libbpf.so.1; do mount --bind /dev/null $f; done"
     refused = {
         "no root": run(*NOBODY, TRACE, "record", "-o", "/tmp/refused.dbt", "true"),  # noqa: S108
         "no root, doctor": run(*NOBODY, TRACE, "doctor"),
-        "no tracefs": shell(f"{hide_tracefs}; {TRACE} record {into}"),
+        "no tracefs": shell(f"{NO_TRACEFS}; {TRACE} record {into}"),
         "no kprobe events": shell(f"{hide_events}; {TRACE} record {into}"),
         "no libbpf": shell(f"{hide_libbpf}; {TRACE} record {into}"),
         "no libbpf, trace": shell(f"{hide_libbpf}; {TRACE} trace true"),
