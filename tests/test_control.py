@@ -355,7 +355,7 @@ def out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """What tests.control leaves."""
     path = tmp_path_factory.mktemp("control")
     command = ["python3", "-m", "tests.control", "/out"]
-    done = run_guest(request.param, command, timeout=1200, shares={"/out": path})
+    done = run_guest(request.param, command, timeout=1800, shares={"/out": path})
     assert done.returncode == 0, done.stderr
     return path
 
