@@ -32,7 +32,8 @@ from tests.vm.stage import GUEST_STAGE_DIR, stage_tree
 CI: Final = Path(__file__).resolve().parents[1] / "examples" / "ci"
 PASS, FAIL, SKIP = 0, 1, 4
 SCHEMAS: Final = {"github.yml": "vendor.github-workflows", "gitlab.yml": "vendor.gitlab-ci"}
-TIMEOUT: Final = 600
+TIMEOUT: Final = 1800
+"""Seconds; each of six runs of check imports pandas, in emulation."""
 
 
 def load(name: str) -> dict[str, Any]:
