@@ -137,7 +137,7 @@ class Read:
         The look at the end is in the last one.
         """
         unwanted = extent.outside(*self.window) if self.window else ()
-        for block in reader.blocks(unwanted):
+        for block in reader.blocks(unwanted, min(BATCH_EVENTS, events or BATCH_EVENTS)):
             match block:
                 case EventBlock(found):
                     wanted = self._wanted(found)

@@ -67,12 +67,12 @@ def test_a_window_to_the_end_has_who_holds_what_at_the_end(file: Path) -> None:
 
 
 def test_only_blocks_of_that_time_are_read(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inflated = []
+    inflated: list[bytes] = []
     unpack = packing.unpack
 
-    def counted(payload: bytes) -> Any:
-        inflated.append(len(payload))
-        return unpack(payload)
+    def counted(*payloads: bytes) -> Any:
+        inflated.extend(payloads)
+        return unpack(*payloads)
 
     monkeypatch.setattr(packing, "unpack", counted)
     whole = trace.open(busy)
