@@ -228,6 +228,7 @@ class Read:
     def _stretch(self) -> Stretch:
         """What was read since the last one; what is open is left for those that follow."""
         raw, rows = together(self._events), Rows.join(self._rows)
+        self._events.clear()
         calls = calls_of(raw)
         later = under_way(raw, calls)
         later[np.flatnonzero(later)[:-HELD_EVENTS]] = False

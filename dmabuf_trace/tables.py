@@ -207,8 +207,20 @@ def empty(dtype: np.dtype[np.void]) -> NDArray[np.void]:
     return np.zeros(0, dtype)
 
 
+def among(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
+    """As :func:`numpy.isin`, for many values of which few differ or are wanted: sorts no more."""
+    distinct = np.unique(wanted)
+    if not len(distinct):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(distinct, values), len(distinct) - 1)
+    found: NDArray[np.bool_] = distinct[at] == values
+    return found
+
+
 def together(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The rows of one or more arrays of one dtype."""
+    """The rows of one or more arrays of one dtype; of one: itself."""
+    if len(parts) == 1:
+        return parts[0]
     plain = np.dtype((np.void, parts[0].itemsize))
     rows = np.concatenate([part.view(plain) for part in parts])
     return rows.view(parts[0].dtype)
