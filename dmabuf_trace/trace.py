@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,8 +96,10 @@ def stretches(
         whole = (start if isinstance(start, int) else first, last)
         part = _part(whole, window, reader.path) if window else None
         read = Read(part, inode)
-        for stretch in read.stretches(reader, extent, None if at_once else STRETCH_EVENTS):
-            yield Trace(reader, read, stretch, whole, part)
+        made = partial(Trace, reader, read, whole=whole, part=part)
+        for each in map(made, read.stretches(reader, extent, None if at_once else STRETCH_EVENTS)):
+            yield each
+            del each  # or it is there while the next one is read
             give_back()  # or it is in pieces, and each stretch needs more
 
 
