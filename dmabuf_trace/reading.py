@@ -34,7 +34,7 @@ from dmabuf_trace.extent import Extent
 from dmabuf_trace.lifecycle import Lifecycle
 from dmabuf_trace.reconcile import Differences, compare, settle
 from dmabuf_trace.recording import Reader
-from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty, together
+from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty, together, without
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
@@ -237,7 +237,8 @@ class Read:
         settled = rows.with_events(rows, ~later)
         opened = self.lifecycle.finish()
         self._note_exports(opened)
-        return self._made(raw.compress(~later), places[calls[~later]], settled, opened)
+        left = without(raw, np.flatnonzero(later))
+        return self._made(left, places[calls[~later]], settled, opened)
 
     def _last(self) -> Stretch:
         """What is left, and all that stays open."""

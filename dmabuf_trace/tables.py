@@ -226,6 +226,17 @@ def together(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return rows.view(parts[0].dtype)
 
 
+def without(rows: NDArray[Any], few: NDArray[np.int64]) -> NDArray[Any]:
+    """The rows but those at a few places, in order: moves what lies behind the first, in place."""
+    if not len(few):
+        return rows
+    behind = rows.view(np.dtype((np.void, rows.itemsize)))[few[0] :]
+    is_kept = np.ones(len(behind), np.bool_)
+    is_kept[few - few[0]] = False
+    behind[: len(behind) - len(few)] = behind.compress(is_kept)
+    return rows[: len(rows) - len(few)]
+
+
 def order_of(*keys: NDArray[Any]) -> NDArray[np.int64]:
     """The stable order by several integer keys, the last one foremost.
 

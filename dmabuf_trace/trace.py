@@ -23,7 +23,6 @@ from dmabuf_trace import lives, moments, quality, schema
 from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.extent import Extent
-from dmabuf_trace.memory import give_back
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
@@ -100,7 +99,6 @@ def stretches(
         for each in map(made, read.stretches(reader, extent, None if at_once else STRETCH_EVENTS)):
             yield each
             del each  # or it is there while the next one is read
-            give_back()  # or it is in pieces, and each stretch needs more
 
 
 def _part(whole: Window, window: Window, path: Path) -> Window:
