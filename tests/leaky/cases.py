@@ -141,7 +141,7 @@ def test_passes_and_asks(dmabuf_trace: DmabufTrace, ref: Ref) -> None:
         (row,) = dmabuf_trace.leaks()
         assert (row["shape"], row["exporter"], row["size_bytes"]) == ("fd", "dmabuf_ref", 4 * KIB)
         assert [holder["pid"] for holder in row["holders"]] == [os.getpid()]
-        assert any("dma_buf_export" in frame for frame in row["export_stack"])
+        assert any("[dmabuf_ref]" in frame for frame in row["export_stack"])
     cycle(ref)
     window = dmabuf_trace.window()
     assert dmabuf_trace.leaks() == []
