@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.units import count_text, parse_count, parse_duration
@@ -372,7 +372,7 @@ def pick(columns: tuple[Column, ...], table: pd.DataFrame) -> pd.DataFrame:
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as dicts of plain values, gaps as None: for tables of few rows."""
     plain = table.astype(object).where(table.notna(), None)
-    return [{str(key): value for key, value in row.items()} for row in plain.to_dict("records")]
+    return cast("list[dict[str, Any]]", plain.to_dict("records"))
 
 
 def doubts(trace: Trace, relies_on: tuple[str, ...]) -> tuple[str, ...]:
@@ -407,10 +407,15 @@ def ask(
     from dmabuf_trace.trace import stretches
 
     in_stretches = all(asked.analysis.fold for asked in questions)
-    for stretch in stretches(path, window, at_once=not in_stretches):
+
+    def taken(stretch: Trace) -> Trace | None:
+        """Only the last one is kept: the others were there while the next one is read."""
         for asked in questions:
             asked.take(stretch)
-    return stretch, tuple(asked.answer(stretch) for asked in questions)
+        return stretch if stretch.stretch.is_last else None
+
+    (last,) = filter(None, map(taken, stretches(path, window, at_once=not in_stretches)))
+    return last, tuple(asked.answer(last) for asked in questions)
 
 
 def unknown_exporter(wanted: str, known: Collection[str]) -> Iterator[str]:

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
+from dmabuf_trace.brackets import first_of
+from dmabuf_trace.tables import order_of
 
 Ints = NDArray[np.int64]
 Structs = NDArray[np.void]
@@ -23,19 +25,16 @@ NONE: Final = -1
 def _around(begin: Ints, end: Ints, thread: Ints) -> Ints:
     """For each interval, the index of the innermost one around it on its thread, or NONE.
 
-    Intervals come in the order in which they ended.
+    Intervals come thread by thread, those of one in the order in which they ended.
     """
     count = len(begin)
-    order = np.lexsort((-end, begin, thread))
-    by_end = np.lexsort((end, thread))
+    is_first = first_of(thread)
+    lowest = np.minimum.reduceat(begin, np.flatnonzero(is_first))
+    spans = np.maximum.reduceat(end, np.flatnonzero(is_first)) - lowest + 1
+    apart = (np.cumsum(spans) - spans - lowest)[np.cumsum(is_first) - 1]
+    order = np.lexsort((-end, begin + apart))
     # how many of its thread's intervals are over when one begins: those that are not lie around it
-    both = np.concatenate([end[by_end], begin[order]])
-    threads = np.concatenate([thread[by_end], thread[order]])
-    is_end = np.arange(2 * count) < count
-    merged = np.lexsort((~is_end, both, threads))
-    ended = np.cumsum(is_end[merged])
-    over = np.zeros(count, np.int64)
-    over[merged[~is_end[merged]] - count] = ended[~is_end[merged]]
+    over = np.searchsorted(np.sort(end + apart), (begin + apart)[order], side="right")
     depth = np.arange(count) - over
     found = np.full(count, NONE, np.int64)
     for level in range(1, int(depth.max(initial=0)) + 1):
@@ -63,18 +62,26 @@ def calls_of(events: Structs) -> Ints:
     mine = _concerned(events)
     if not len(mine):
         return found
-    about = events.take(mine)
-    is_part = np.isin(about["kind"], schema.PARTS)
-    timed = np.flatnonzero(about["dur"] > 0)
-    end: NDArray[Any] = about["ts"][timed].astype(np.int64)
-    begin = end - about["dur"][timed].astype(np.int64)
-    parent = np.full(len(about), NONE, np.int64)
-    around = _around(begin, end, about["tid"][timed].astype(np.int64))
-    parent[timed[around != NONE]] = timed[around[around != NONE]]
+    mine = mine[order_of(events["tid"][mine])]
+    kind, tid, ts, dur = (events[name][mine] for name in ("kind", "tid", "ts", "dur"))
+    is_part = np.isin(kind, schema.PARTS)
+    timed = np.flatnonzero(dur > 0)
+    parent = np.full(len(mine), NONE, np.int64)
+    if len(timed):
+        end: NDArray[Any] = ts[timed].astype(np.int64)
+        around = _around(end - dur[timed].astype(np.int64), end, tid[timed])
+        parent[timed] = np.where(around == NONE, NONE, timed[around])
     calls = np.where(is_part, parent, NONE)
     while len(deeper := np.flatnonzero((calls != NONE) & is_part[calls])):
         calls[deeper] = parent[calls[deeper]]
-    calls = np.where(calls == NONE, _next_calls(about, is_part), calls)
+    # a wait ahead of its call
+    waits = np.flatnonzero((kind == schema.KIND["lock_wait"]) & (calls == NONE))
+    made = np.append(timed[~is_part[timed]], NONE)
+    follows = made[np.searchsorted(made[:-1], waits)]
+    buffer = events["buffer"][mine]
+    same = (follows != NONE) & (tid[follows] == tid[waits]) & (buffer[follows] == buffer[waits])
+    same &= ts[follows] - dur[follows] >= ts[waits]
+    calls[waits[same]] = follows[same]
     has = calls != NONE
     found[mine[has]] = mine[calls[has]]
     return found
@@ -102,23 +109,4 @@ def under_way(events: Structs, calls: Ints) -> NDArray[np.bool_]:
         by = np.searchsorted(threads, events["tid"][called])
         last[by] = called  # the last one of a thread stays
         found[waiting[last[thread] < waiting]] = True
-    return found
-
-
-def _next_calls(events: Structs, is_part: NDArray[np.bool_]) -> Ints:
-    """For each wait for a lock, the next call of its thread, if that is about its buffer."""
-    order = np.argsort(events["tid"], kind="stable")
-    ordered = events.take(order)
-    is_call = (ordered["dur"] > 0) & ~is_part[order]
-    calls = np.flatnonzero(is_call)
-    waits = np.flatnonzero(ordered["kind"] == schema.KIND["lock_wait"])
-    at = np.searchsorted(calls, waits)
-    waits, at = waits[at < len(calls)], at[at < len(calls)]
-    follows = calls[at]
-    same = ordered["tid"][follows] == ordered["tid"][waits]
-    same &= ordered["buffer"][follows] == ordered["buffer"][waits]
-    begins = ordered["ts"][follows] - ordered["dur"][follows]
-    same &= begins >= ordered["ts"][waits]
-    found = np.full(len(events), NONE, np.int64)
-    found[order[waits[same]]] = order[follows[same]]
     return found

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Memory that is free is given back: the C library keeps it in pieces, and takes more and more."""
+"""Memory that is free is kept for what comes next.
+
+The C library gives large pieces back at once, and the system clears each page that is taken anew:
+for arrays that come and go this takes longer than much of what is done with them.
+"""
 
 from __future__ import annotations
 
 import ctypes
-import gc
-from functools import cache
-from typing import Any
+from typing import Final
+
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_MAX: Final = -4
+"""malloc.h"""
 
 
-@cache
-def _trim() -> Any:
-    """malloc_trim() of glibc; None: another C library."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-
-def give_back() -> None:
-    """Let the system have what is free, and what is only held by itself."""
-    gc.collect()
-    if trim := _trim():
-        trim(0)
+def keep_free() -> None:
+    """From now on; where the C library can't be told, all stays as it is."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -48,6 +48,8 @@ PLAIN: Final = (False, True, False, *(name in AS_THEY_ARE for name in FIELDS))
 """Of each column, whether it has its values and not differences."""
 
 COLUMNS: Final = len(PLAIN)
+KEYS: Final = 2
+"""The column of keys, one per group; all others have a value per event."""
 KIND_BITS: Final = 16
 
 Values = NDArray[np.int64]
@@ -87,40 +89,58 @@ def _narrow(values: NDArray[Any], *, as_it_is: bool) -> tuple[int, bytes]:
     return width, first + coded.view(np.uint8).reshape(-1, 8)[:, :width].T.tobytes()
 
 
-def unpack(payload: bytes) -> NDArray[np.void]:
-    """The events of a payload, in file order; :data:`schema.EVENT_DTYPE`.
+def events_in(payload: bytes) -> int:
+    """As how many events a payload counts that was not looked into."""
+    return max(int.from_bytes(payload[:4], "little"), len(payload) // schema.EVENT_DTYPE.itemsize)
+
+
+def unpack(*payloads: bytes) -> NDArray[np.void]:
+    """The events of payloads, one after the other, in file order; :data:`schema.EVENT_DTYPE`.
+
+    Many small ones at once take a fraction of the time.
 
     Raises:
-        ValueError: the payload is not what :func:`pack` makes.
+        ValueError: a payload is not what :func:`pack` makes.
     """
+    heads = np.array([_head(payload) for payload in payloads])
+    counts, groups, widths = heads[:, 0], heads[:, 1], heads[:, 2:]
+    lengths = np.repeat(counts[:, None], COLUMNS, axis=1)
+    lengths[:, KEYS] = groups
+    sizes = np.where(PLAIN, widths * lengths, 8 + widths * (lengths - 1))
+    contents = [
+        _inflate(payload[HEAD.size + COLUMNS :], size)
+        for payload, size in zip(payloads, sizes.sum(axis=1).tolist(), strict=True)
+    ]
+    begins = np.cumsum(sizes, axis=1) - sizes
+    ts, group_of_event, keys, *fields = (
+        _widen(contents, *(each[:, column] for each in (begins, lengths, widths)), as_it_is=plain)
+        for column, plain in enumerate(PLAIN)
+    )
+    if group_of_event.min() < 0 or (group_of_event >= np.repeat(groups, counts)).any():
+        raise ValueError("a packed block with an event of no group")
+    group_of_event += np.repeat(np.cumsum(groups) - groups, counts)
+    rows = np.empty(len(ts), schema.EVENT_DTYPE)
+    for name, values in zip(FIELDS, fields, strict=True):
+        rows[name] = values
+    few_bits = group_of_event.astype(np.min_scalar_type(groups.sum()))  # 16 sort in linear time
+    row_of_event = np.empty(len(ts), np.int64)
+    row_of_event[np.argsort(few_bits, kind="stable")] = np.arange(len(ts))
+    events = rows.take(row_of_event)
+    events["ts"] = ts
+    events["tid"] = (keys >> KIND_BITS)[group_of_event]
+    events["kind"] = (keys & (1 << KIND_BITS) - 1)[group_of_event]
+    return events
+
+
+def _head(payload: bytes) -> tuple[int, ...]:
+    """Number of events, number of groups, and the widths of the columns."""
     if len(payload) < HEAD.size + COLUMNS:
         raise ValueError("a packed block without its head")
     count, groups = HEAD.unpack_from(payload)
     widths = payload[HEAD.size : HEAD.size + COLUMNS]
     if not 0 < groups <= count <= MAX_EVENTS or max(widths) > 8:
         raise ValueError("a packed block of impossible size")
-    lengths = (count, count, groups, *(count for _ in FIELDS))
-    sizes = [
-        length * width if as_it_is else 8 + (length - 1) * width
-        for length, width, as_it_is in zip(lengths, widths, PLAIN, strict=True)
-    ]
-    content = np.frombuffer(_inflate(payload[HEAD.size + COLUMNS :], sum(sizes)), np.uint8)
-    parts = np.split(content, np.cumsum(sizes)[:-1])
-    columns = list(zip(parts, widths, PLAIN, strict=True))
-    (keys,) = _widen(columns[2:3], groups)
-    ts, group_of_event, *fields = _widen(columns[:2] + columns[3:], count)
-    if group_of_event.min() < 0 or group_of_event.max() >= groups:
-        raise ValueError("a packed block with an event of no group")
-    rows = np.empty(count, schema.EVENT_DTYPE)
-    for name, values in zip(FIELDS, fields, strict=True):
-        rows[name] = values
-    row_of_event = np.empty(count, np.int64)
-    row_of_event[np.argsort(group_of_event.astype(np.uint16), kind="stable")] = np.arange(count)
-    events = rows.take(row_of_event)
-    events["ts"] = ts
-    events["tid"] = (keys >> KIND_BITS)[group_of_event]
-    events["kind"] = (keys & (1 << KIND_BITS) - 1)[group_of_event]
-    return events
+    return count, groups, *widths
 
 
 def _inflate(data: bytes, size: int) -> bytes:
@@ -135,20 +155,37 @@ def _inflate(data: bytes, size: int) -> bytes:
     return content
 
 
-def _widen(columns: list[tuple[NDArray[np.uint8], int, bool]], length: int) -> Values:
-    """The values of columns of one length, a row each: the inverse of :func:`_narrow`."""
-    planes = np.zeros((len(columns), length, 8), np.uint8)
-    for row, (column, width, as_it_is) in zip(planes, columns, strict=True):
-        begin = 0 if as_it_is else 1
-        for place, plane in enumerate(column[8 * begin :].reshape(width, length - begin)):
-            row[begin:, place] = plane
-    coded = planes.view("<u8")[..., 0]
+def _widen(
+    contents: list[bytes], begins: Values, lengths: Values, widths: Values, *, as_it_is: bool
+) -> Values:
+    """The values of a column of some blocks, where it begins in each: undoes :func:`_narrow`."""
+    steps = lengths if as_it_is else lengths - 1
+    planes = begins if as_it_is else begins + 7  # a byte more is read, where the first value goes
+    wide = np.zeros((lengths.sum(), 8), np.uint8)
+    for place in range(widths.max()):
+        at = planes + place * steps
+        parts = zip(
+            *(contents, at.tolist(), (at + lengths).tolist(), (place < widths).tolist()),
+            strict=True,
+        )
+        plane = [
+            content[begin:end] if is_there else bytes(end - begin)
+            for content, begin, end, is_there in parts
+        ]
+        wide[:, place] = np.frombuffer(b"".join(plane), np.uint8)
+    coded = wide.view("<u8")[:, 0]
     signs = -(coded & np.uint64(1))
     coded >>= np.uint64(1)
     coded ^= signs
     values: Values = coded.view("<i8")
-    for row, (column, _, as_it_is) in zip(values, columns, strict=True):
-        if not as_it_is:
-            row[:1] = column[:8].view("<i8")
-            np.cumsum(row, out=row)
+    if not as_it_is:
+        starts = np.cumsum(lengths) - lengths
+        firsts = [
+            content[at : at + 8] for content, at in zip(contents, begins.tolist(), strict=True)
+        ]
+        first = np.frombuffer(b"".join(firsts), "<i8")
+        values[starts] = 0
+        ahead = first + np.add.reduceat(values, starts)
+        values[starts] = first - np.append(0, ahead[:-1])
+        np.cumsum(values, out=values)
     return values

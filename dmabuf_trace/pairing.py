@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.brackets import Bools, Ints, Structs, first_of, new_ids, since
-from dmabuf_trace.tables import ATTACHMENT_DTYPE, BUFFER_DTYPE, Flag, empty, order_of, together
+from dmabuf_trace.tables import (
+    ATTACHMENT_DTYPE,
+    BUFFER_DTYPE,
+    Flag,
+    among,
+    empty,
+    order_of,
+    together,
+)
 
 _RELEASED_KEPT: Final = 1 << 16
 """Released inode numbers remembered, so that a slow snapshot can't bring a buffer back to life."""
@@ -172,13 +180,13 @@ class Buffers:
         that it is told of.
         """
         parts = np.flatnonzero(np.isin(events["kind"], schema.PARTS))
-        gone = np.isin(events["buffer"][parts], self.released)
+        buffers = events["buffer"][parts]
+        gone = among(buffers, self.released.compress(among(self.released, buffers)))
         released = np.flatnonzero(events["kind"] == _K["release"])
         inodes, first = np.unique(events["buffer"][released], return_index=True)
         if len(inodes):
-            at = np.minimum(np.searchsorted(inodes, events["buffer"][parts]), len(inodes) - 1)
-            behind = released[first[at]] < parts
-            gone |= (inodes[at] == events["buffer"][parts]) & behind
+            at = np.minimum(np.searchsorted(inodes, buffers), len(inodes) - 1)
+            gone |= (inodes[at] == buffers) & (released[first[at]] < parts)
         late = np.zeros(len(events), np.bool_)
         late[parts[gone]] = True
         return late

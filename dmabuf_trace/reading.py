@@ -36,7 +36,7 @@ from dmabuf_trace.extent import Extent
 from dmabuf_trace.lifecycle import Lifecycle
 from dmabuf_trace.reconcile import Differences, compare, settle
 from dmabuf_trace.recording import Reader
-from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty, together
+from dmabuf_trace.tables import BUFFER_DTYPE, Flag, Rows, empty, together, without
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
@@ -153,7 +153,7 @@ class Read:
         The look at the end is in the last one.
         """
         unwanted = extent.outside(*self.window) if self.window else ()
-        for block in reader.blocks(unwanted):
+        for block in reader.blocks(unwanted, min(BATCH_EVENTS, events or BATCH_EVENTS)):
             match block:
                 case EventBlock(found):
                     wanted = self._wanted(found)
@@ -269,6 +269,7 @@ class Read:
     def _stretch(self) -> Stretch:
         """What was read since the last one; what is open is left for those that follow."""
         raw, rows = together(self._events), Rows.join(self._rows)
+        self._events.clear()
         calls = calls_of(raw)
         later = under_way(raw, calls)
         later[np.flatnonzero(later)[:-HELD_EVENTS]] = False
@@ -277,7 +278,8 @@ class Read:
         settled = rows.with_events(rows, ~later)
         opened = self.lifecycle.finish()
         self._note_exports(opened)
-        return self._made(raw.compress(~later), places[calls[~later]], settled, opened)
+        left = without(raw, np.flatnonzero(later))
+        return self._made(left, places[calls[~later]], settled, opened)
 
     def _last(self) -> Stretch:
         """What is left, and all that stays open."""

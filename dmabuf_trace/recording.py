@@ -378,9 +378,9 @@ class Reader:
             return None
         return found
 
-    def _block(self, found: tuple[int, bytes]) -> Block | None:
+    def _block(self, kind: int, *payloads: bytes) -> Block | None:
         try:
-            return self._decode(*found)
+            return self._decode(kind, *payloads)
         except (KeyError, TypeError, ValueError, AttributeError):
             self._refuse_block()
 
@@ -411,35 +411,55 @@ class Reader:
         """The block there; None: it is damaged, or of a kind that is not known."""
         self._file.seek(offset)
         found = framing.read(self._file)
-        return None if isinstance(found, Cut) else self._block(found)
+        return None if isinstance(found, Cut) else self._block(*found)
 
-    def blocks(self, unwanted: Collection[int] = (), since: int | None = None) -> Iterator[Block]:
+    def blocks(
+        self, unwanted: Collection[int] = (), events: int = 1, since: int | None = None
+    ) -> Iterator[Block]:
         """The blocks after the header, in file order, up to the end block or the cut.
 
-        Those at ``unwanted`` offsets are passed over. ``since``: from the offset of a cut on, where
-        more may have been written.
+        Those at ``unwanted`` offsets are passed over. Packed events whose blocks follow each other
+        come as one block, of so many ``events`` or some more. ``since``: from the offset of a cut
+        on, where more may have been written.
         """
         self.cut = None
         self._file.seek(self._begin if since is None else since)
-        while True:
-            if unwanted and self._file.tell() in unwanted:
-                framing.skip(self._file)
-                continue
-            found = self._next()
-            if found is None:
-                return
-            block = self._block(found)
+        for kind, payloads in self._together(unwanted, events):
+            block = self._block(kind, *payloads)
             if block is not None:
                 yield block
             if isinstance(block, EndBlock):
                 return
 
-    def _decode(self, kind: int, payload: bytes) -> Block | None:
+    def _together(
+        self, unwanted: Collection[int], events: int
+    ) -> Iterator[tuple[int, list[bytes]]]:
+        """Kind and payload of each block, or payloads where some come as one."""
+        packed: list[bytes] = []
+        waiting = 0
+        while True:
+            if unwanted and self._file.tell() in unwanted:
+                framing.skip(self._file)
+                continue
+            found = self._next()
+            is_packed = found is not None and found[0] == BlockKind.PACKED_EVENTS
+            if found and is_packed:
+                packed.append(found[1])
+                waiting += packing.events_in(found[1])
+            if packed and (not is_packed or waiting >= events):
+                yield BlockKind.PACKED_EVENTS, packed
+                packed, waiting = [], 0
+            if not found:
+                return
+            if not is_packed:
+                yield found[0], [found[1]]
+
+    def _decode(self, kind: int, payload: bytes, *more: bytes) -> Block | None:
         match kind:
             case BlockKind.EVENTS:
                 return EventBlock(np.frombuffer(payload, schema.EVENT_DTYPE))
             case BlockKind.PACKED_EVENTS:
-                return EventBlock(packing.unpack(payload))
+                return EventBlock(packing.unpack(payload, *more))
             case BlockKind.NAMES:
                 return NameBlock(np.frombuffer(payload, schema.NAME_DTYPE))
             case BlockKind.LOSSES:

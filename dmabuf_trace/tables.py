@@ -207,11 +207,34 @@ def empty(dtype: np.dtype[np.void]) -> NDArray[np.void]:
     return np.zeros(0, dtype)
 
 
+def among(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
+    """As :func:`numpy.isin`, for many values of which few differ or are wanted: sorts no more."""
+    distinct = np.unique(wanted)
+    if not len(distinct):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(distinct, values), len(distinct) - 1)
+    found: NDArray[np.bool_] = distinct[at] == values
+    return found
+
+
 def together(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """The rows of one or more arrays of one dtype."""
+    """The rows of one or more arrays of one dtype; of one: itself."""
+    if len(parts) == 1:
+        return parts[0]
     plain = np.dtype((np.void, parts[0].itemsize))
     rows = np.concatenate([part.view(plain) for part in parts])
     return rows.view(parts[0].dtype)
+
+
+def without(rows: NDArray[Any], few: NDArray[np.int64]) -> NDArray[Any]:
+    """The rows but those at a few places, in order: moves what lies behind the first, in place."""
+    if not len(few):
+        return rows
+    behind = rows.view(np.dtype((np.void, rows.itemsize)))[few[0] :]
+    is_kept = np.ones(len(behind), np.bool_)
+    is_kept[few - few[0]] = False
+    behind[: len(behind) - len(few)] = behind.compress(is_kept)
+    return rows[: len(rows) - len(few)]
 
 
 def order_of(*keys: NDArray[Any]) -> NDArray[np.int64]:

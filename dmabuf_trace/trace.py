@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,6 @@ from dmabuf_trace import lives, moments, quality, schema
 from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.extent import Extent
-from dmabuf_trace.memory import give_back
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
@@ -98,9 +97,10 @@ def stretches(
         whole = (start if isinstance(start, int) else first, last)
         part = _part(whole, window, reader.path) if window else None
         read = Read(part, inode)
-        for stretch in read.stretches(reader, extent, None if at_once else STRETCH_EVENTS):
-            yield Trace(reader, read, stretch, whole, part)
-            give_back()  # or it is in pieces, and each stretch needs more
+        made = partial(Trace, reader, read, whole=whole, part=part)
+        for each in map(made, read.stretches(reader, extent, None if at_once else STRETCH_EVENTS)):
+            yield each
+            del each  # or it is there while the next one is read
 
 
 def _part(whole: Window, window: Window, path: Path) -> Window:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,14 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
     yield control.plant(lease)
     os.eventfd_write(lease, 1)
     os.close(lease)
+    reap()
+
+
+def reap() -> None:
+    """Wait for all that was started."""
+    with suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
 
 
 def inodes(pid: int, of: str) -> set[int]:
@@ -105,6 +114,7 @@ def test_no_exporter_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uapi, "exporters", lambda: ([], ["no /dev/x", "no /dev/y"]))
     why = "no /dev/x; no /dev/y"
     assert control.plant(-1) == Report((), dict.fromkeys(control.SHAPES, why))
+    reap()
 
 
 def test_devices_are_tried_in_an_order_that_disturbs_least(tmp_path: Path) -> None:

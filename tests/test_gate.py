@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
+from dmabuf_trace import checks
 from dmabuf_trace.recording import Reader
-from dmabuf_trace.rules import RULES
 from dmabuf_trace.stacks import function
 from tests.analyses import test_contract
-from tests.gate import verdict
-from tests.gate.command import CACHED
-from tests.gate.misuse import BROKEN, LEAKS, clean_of
-from tests.gate.runs import CYCLES, PRECIOUS
-from tests.gate.verdict import Judged
+from tests.gate import judging
+from tests.gate.judging import Judged, assert_clean, in_guest
+from tests.gate.misuse import BROKEN, EXCEEDED, FRAMES, LEAKS, clean_of
 from tests.kmod.client import EXPORTER, Importer
-from tests.test_weather import one_line
-from tests.vm import run_guest
 from tests.vm.kernels import WITH_MODULE
 
 guest = pytest.mark.guest
@@ -35,6 +31,15 @@ signal_within = "2s"
 mapping_not_held = true
 """
 
+LIMITS: Final = {
+    "mappings.max_age": '[mappings]\nmax_age = "2s"',
+    "latency.attach": '[[latency]]\ncall = "attach"\nmax = "2s"\nmin_calls = 1',
+    "latency.map": '[[latency]]\ncall = "map"\nmax = "2s"\nmin_calls = 1',
+    "churn.mappings": f"[churn]\nremaps = {FRAMES - 2}",
+    "churn.buffers": f"[churn]\nsurplus = {FRAMES - 2}",
+}
+"""A policy for each case that has no limit of its own."""
+
 STACKS: Final = {
     "fd": "ref_export",
     "mapping": "ref_export",
@@ -48,18 +53,30 @@ LEFT_BEHIND: Final = {"unmap_before_detach", "detach_before_release"}
 """Rules that are broken by what another case finds left behind."""
 
 BUILT_ONLY: Final = {
-    "map_attached": "the core would use an attachment that is freed",
-    "vmap_balanced": "BUG_ON in dma_buf_release() and in dma_buf_vunmap()",
+    "leaks.unknown": "a recorder looks at the holders last; one that can't leaves no certainty",
+    "contract.map_attached": "the core would use an attachment that is freed",
+    "contract.vmap_balanced": "BUG_ON in dma_buf_release() and in dma_buf_vunmap()",
+    "latency.export": "nothing in dma_buf_export() waits for an exporter",
+    "growth.per_second": "takes many seconds; tests/test_findings.py asks its analysis in guests",
 }
-"""Rules that are broken in built traces alone, and what a kernel would do."""
+"""Cases that fail in built traces alone, and why."""
+
+CONTROLS: Final = {
+    *(f"leaks.{shape}" for shape in LEAKS),
+    *(f"contract.{rule}" for rule in BROKEN),
+    *("leaks.left_behind", "growth.per_run"),
+    *EXCEEDED,
+}
+"""Cases that fail here."""
 
 
-def test_every_rule_has_a_control() -> None:
-    judged = {rule.name for rule in RULES if rule.judge}
+def test_every_case_has_a_control() -> None:
+    made = {name for each in checks.registry() for name in each.rules}
 
-    assert judged == BROKEN.keys() | BUILT_ONLY.keys()
-    assert not BROKEN.keys() & BUILT_ONLY.keys()
-    assert BUILT_ONLY.keys() <= {name for name, *_ in test_contract.BROKEN}
+    assert made == CONTROLS | BUILT_ONLY.keys()
+    assert not CONTROLS & BUILT_ONLY.keys()
+    built = {f"contract.{name}" for name, *_ in test_contract.BROKEN}
+    assert {name for name in BUILT_ONLY if name.startswith("contract.")} <= built
 
 
 class Recordings:
@@ -70,16 +87,16 @@ class Recordings:
         self._windows: dict[str, dict[str, tuple[int, int, int]]] = json.loads(
             (path / "windows.json").read_text()
         )
-        self._policy = path / "policy.toml"
-        self._policy.write_text(POLICY)
 
     def inode(self, name: str, what: str) -> int:
         """Of the buffer that it is about."""
         return self._windows[name][what][2]
 
-    def judged(self, name: str, what: str) -> Judged:
+    def judged(self, name: str, what: str, policy: str = POLICY) -> Judged:
         """A window; "": the whole of it."""
-        options = ["--policy", str(self._policy)]
+        rules = self._path / "policy.toml"
+        rules.write_text(policy)
+        options = ["--policy", str(rules)]
         path = self._path / f"{name}.dbt"
         if what:
             since, until, _ = self._windows[name][what]
@@ -87,22 +104,13 @@ class Recordings:
                 start = reader.header["start"]["monotonic_ns"]
             window = (f"{(time - start) / 10**9:.9f}s" for time in (since, until))
             options += ["--window", ",".join(window)]
-        return verdict.judge(path, self._path, *options)
+        return judging.judge(path, self._path, *options)
 
 
 @pytest.fixture(scope="module", params=WITH_MODULE)
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recordings:
     """All recordings of one guest."""
     return Recordings(in_guest(request.param, "windows", tmp_path_factory))
-
-
-def in_guest(kernel: str, what: str, paths: pytest.TempPathFactory) -> Path:
-    """What a part of tests.gate leaves."""
-    path = paths.mktemp(f"gate-{what}")
-    command = ["python3", "-m", "tests.gate", what, "/out"]
-    done = run_guest(kernel, command, timeout=1800, shares={"/out": path}, module=True)
-    assert done.returncode == 0, done.stderr
-    return path
 
 
 @guest
@@ -151,11 +159,16 @@ def test_the_clean_twin_of_a_broken_rule(found: Recordings, rule: str) -> None:
     assert case["measured"] != "no case"
 
 
-def assert_clean(judged: Judged) -> None:
-    """It passes, and nothing is called anything."""
-    assert judged.status == 0
-    assert judged.failed == judged.of_outcome("inconclusive") == []
-    assert judged.findings == []
+@guest
+@pytest.mark.parametrize("case", EXCEEDED)
+def test_a_limit_of_the_policy(found: Recordings, case: str) -> None:
+    judged = found.judged("misuse", case, LIMITS[case])
+    clean = found.judged("misuse", clean_of(case), LIMITS[case])
+
+    assert (judged.status, judged.failed) == (1, [case])
+    assert len(judged.findings) == 1
+    assert_clean(clean)
+    assert case in clean.of_outcome("passed")
 
 
 @guest
@@ -204,128 +217,3 @@ def test_a_recorder_that_was_killed(found: Recordings) -> None:
     assert_clean(found.judged("killed", "clean"))
     leak = found.judged("killed", "leak")
     assert (leak.status, leak.failed) == (1, ["leaks.fd"])
-
-
-# around commands
-
-
-class Runs:
-    """What ``check`` did in one guest."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.results: dict[str, dict[str, Any]] = json.loads((path / "results.json").read_text())
-
-    def judged(self, name: str) -> Judged:
-        """A run that came to a verdict."""
-        assert "Traceback" not in self.results[name]["stderr"]
-        return verdict.read(self.path, name, self.results[name]["status"])
-
-
-@pytest.fixture(scope="module", params=WITH_MODULE)
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """All runs of one guest."""
-    return Runs(in_guest(request.param, "runs", tmp_path_factory))
-
-
-@guest
-def test_a_clean_command(runs: Runs) -> None:
-    judged = runs.judged("clean")
-
-    assert_clean(judged)
-    assert judged.document["command"]["status"] == 0
-    assert "clean (exit status 0)" in runs.results["clean"]["stdout"]
-
-
-@guest
-def test_a_command_after_which_the_kernel_keeps_a_buffer(runs: Runs) -> None:
-    judged = runs.judged("leak")
-
-    assert (judged.status, judged.failed) == (1, ["leaks.kernel"])
-    assert runs.results["leak"]["undone"] == 1
-    (finding,) = judged.findings
-    assert "ref_leak_ref" in map(function, finding["stack"])
-    assert (finding["count"], finding["subject"]["exporter"]) == (1, EXPORTER)
-
-
-@guest
-def test_a_command_that_fails_by_itself(runs: Runs) -> None:
-    judged = runs.judged("failing")
-
-    assert (judged.status, judged.failed, judged.findings) == (5, [], [])
-    assert judged.document["command"]["status"] == 1
-
-
-@guest
-def test_a_signal_is_a_failure_too(runs: Runs, tmp_path: Path) -> None:
-    judged = verdict.judge(runs.path / "signalled.dbt", tmp_path)
-
-    assert (judged.status, judged.failed) == (5, [])
-    assert judged.document["command"]["status"] == 128 + 9
-
-
-@guest
-def test_a_leak_outweighs_the_commands_failure(runs: Runs, tmp_path: Path) -> None:
-    judged = verdict.judge(runs.path / "failing-leak.dbt", tmp_path)
-
-    assert (judged.status, judged.failed) == (1, ["leaks.kernel"])
-    assert judged.document["command"]["status"] == 3
-
-
-@guest
-def test_what_each_run_leaves(runs: Runs) -> None:
-    judged = runs.judged("growing")
-
-    assert (judged.status, judged.failed) == (1, ["growth.per_run"])
-    assert runs.results["growing"]["undone"] == CYCLES
-    (finding,) = judged.findings
-    assert finding["summary"].startswith(f"1 buffers of {EXPORTER} a run, 4 KiB")
-    assert finding["subject"]["shape"] == "kernel"
-
-
-@guest
-def test_a_cache_that_the_first_run_fills(runs: Runs) -> None:
-    judged = runs.judged("cache")
-
-    assert_clean(judged)
-    assert runs.results["cache"]["undone"] == CACHED
-    assert judged.document["command"]["cycles"] == CYCLES
-
-
-@guest
-@pytest.mark.parametrize(
-    ("case", "line"),
-    [
-        ("no baseline", "none"),
-        ("bad baseline", "garbage"),
-        ("no policy", "can't read"),
-        ("bad policy", "policy:2: unknown key 'buffrs'"),
-        ("bad output", "can't write"),
-        ("existing output", "existing exists"),
-        ("existing recording", "existing exists"),
-        ("bad recording", "No such file or directory"),
-        ("bad format", "no format 'xml'"),
-    ],
-)
-def test_what_can_not_be_used(runs: Runs, case: str, line: str) -> None:
-    assert (runs.results[case]["status"], runs.results[case]["stdout"]) == (2, "")
-    assert line in one_line(runs.results[case]["stderr"])
-
-
-@guest
-def test_what_was_refused_ran_nothing_and_spoilt_nothing(runs: Runs) -> None:
-    assert not (runs.path / "ran").exists()
-    assert runs.results["existing output"]["kept"] == PRECIOUS
-
-
-@guest
-def test_a_command_that_does_not_exist(runs: Runs) -> None:
-    assert runs.results["not found"]["status"] == 127
-    assert "command not found" in one_line(runs.results["not found"]["stderr"])
-
-
-@guest
-def test_a_kernel_that_can_not_be_traced(runs: Runs) -> None:
-    assert runs.results["untraceable"]["status"] == 4
-    assert "tracefs is not mounted" in one_line(runs.results["untraceable"]["stderr"])
-    assert runs.results["skipped"]["status"] == 77

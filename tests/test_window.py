@@ -135,12 +135,12 @@ def test_a_look_at_the_end_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_only_blocks_of_that_time_are_read(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inflated = []
+    inflated: list[bytes] = []
     unpack = packing.unpack
 
-    def counted(payload: bytes) -> Any:
-        inflated.append(len(payload))
-        return unpack(payload)
+    def counted(*payloads: bytes) -> Any:
+        inflated.extend(payloads)
+        return unpack(*payloads)
 
     monkeypatch.setattr(packing, "unpack", counted)
     whole = trace.open(busy)

@@ -14,6 +14,7 @@ import typer
 from dmabuf_trace.analysis import Analysis, Asked, ask, registry
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import InputError
+from dmabuf_trace.memory import keep_free
 from dmabuf_trace.units import parse_duration
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def report(
     from dmabuf_trace import report as made
     from dmabuf_trace.render import machine, terminal
 
+    keep_free()
     found = made.read(file, every=every, window=window_of(window))
     if as_json:
         print(machine.report_json(found))
@@ -129,6 +131,7 @@ def _ask(
 
     if as_json and as_dot:
         raise InputError("--json and --dot are two kinds of output", "choose one")
+    keep_free()
     last, (result,) = ask(file, [Asked(analysis, **texts)], window_of(window))
     if as_dot and analysis.graph:
         print(dot.result_dot(result, analysis.graph(result.answer)))

@@ -25,6 +25,7 @@ appear) and, unless it is about the running system, ``recording``. Sizes are exa
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +43,9 @@ SCHEMA: Final = 1
 
 
 def _dump(document: dict[str, Any]) -> str:
-    return json.dumps({"schema": SCHEMA, **document}, indent=2, allow_nan=False)
+    text = io.StringIO()  # json.dumps() would hold each of millions of pieces
+    json.dump({"schema": SCHEMA, **document}, text, indent=2, allow_nan=False)
+    return text.getvalue()
 
 
 def _recording(recording: Recording) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tests.kmod.client import (
 LATE_US: Final = 3_000_000
 """Longer than the limits that a test judges by."""
 SOON_US: Final = 10_000
+FRAMES: Final = 8
 
 
 def let_time_pass(ref: Ref) -> None:
@@ -224,6 +225,48 @@ def late_fence(ref: Ref, *, clean: bool) -> int:
     return buffer.ino
 
 
+# limits that a policy may set
+
+
+def slow_to_attach(ref: Ref, *, clean: bool) -> int:
+    """An exporter's attach takes its time."""
+    with ref.export(PAGE) as buffer:
+        if not clean:
+            ref.inject(Op.ATTACH, delay_us=LATE_US)
+        ref.detach(ref.attach(buffer))
+    return buffer.ino
+
+
+def slow_to_map(ref: Ref, *, clean: bool) -> int:
+    """An exporter's map takes its time."""
+    with ref.export(PAGE) as buffer:
+        handle = ref.attach(buffer)
+        if not clean:
+            ref.inject(Op.MAP, delay_us=LATE_US)
+        ref.map(handle)
+        ref.unmap(handle)
+        ref.detach(handle)
+    return buffer.ino
+
+
+def mapped_anew(ref: Ref, *, clean: bool) -> int:
+    """A device maps one buffer for every frame."""
+    with ref.export(PAGE) as buffer:
+        handle = ref.attach(buffer)
+        for _ in range(1 if clean else FRAMES):
+            ref.map(handle)
+            ref.unmap(handle)
+        ref.detach(handle)
+    return buffer.ino
+
+
+def made_anew(ref: Ref, *, clean: bool) -> int:
+    """A buffer is made for every frame."""
+    for _ in range(1 if clean else FRAMES):
+        ref.export(PAGE).close()
+    return 0
+
+
 Do = Callable[..., int]
 
 LEAKS: Final[dict[str, Do]] = {
@@ -251,7 +294,16 @@ BROKEN: Final[dict[str, Do]] = {
 }
 """By rule of the contract."""
 
-EVERYTHING: Final = LEAKS | BROKEN
+EXCEEDED: Final[dict[str, Do]] = {
+    "mappings.max_age": held_for_long,
+    "latency.attach": slow_to_attach,
+    "latency.map": slow_to_map,
+    "churn.mappings": mapped_anew,
+    "churn.buffers": made_anew,
+}
+"""By case: it fails where the policy has a limit."""
+
+EVERYTHING: Final = LEAKS | BROKEN | EXCEEDED
 
 COUNTED: Final = {
     "export_complete": {"export_incomplete": 1},

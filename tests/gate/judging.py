@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``check`` says, in every format, as their readers read it: all say the same."""
+"""On this side of a guest: what ``check`` says, in every format, which all say the same."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import junitparser
+import pytest
 from tap.parser import Parser
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from dmabuf_trace.cli.app import app
 from dmabuf_trace.outputs import FORMATS, SUMMARY_VARIABLE
 from dmabuf_trace.render.words import COMMAND_CASE
 from tests.test_ci_formats import in_github, in_junit, in_ktap, in_sarif
+from tests.vm import run_guest
 
 NO_SUMMARY: Final = {SUMMARY_VARIABLE: ""}
 """Where GitHub runs these tests, they add nothing to its summary."""
@@ -101,3 +103,19 @@ def judge(path: Path, out: Path, *options: str) -> Judged:
     told = CliRunner().invoke(app, ["check", str(path), *options, *to, "--force"], env=NO_SUMMARY)
     assert isinstance(told.exception, SystemExit | None), told.output
     return Judged.of(told.exit_code, {each: file.read_text() for each, file in files.items()})
+
+
+def assert_clean(judged: Judged) -> None:
+    """It passes, and nothing is called anything."""
+    assert judged.status == 0
+    assert judged.failed == judged.of_outcome("inconclusive") == []
+    assert judged.findings == []
+
+
+def in_guest(kernel: str, what: str, paths: pytest.TempPathFactory) -> Path:
+    """What a part of tests.gate leaves."""
+    path = paths.mktemp(f"gate-{what}")
+    command = ["python3", "-m", "tests.gate", what, "/out"]
+    done = run_guest(kernel, command, timeout=1800, shares={"/out": path}, module=True)
+    assert done.returncode == 0, done.stderr
+    return path
