@@ -40,6 +40,15 @@ def kernel_of(item: pytest.Item) -> Kernel | None:
     return None
 
 
+def _is_wanted(item: pytest.Item) -> bool:
+    """Whether each run has it, not only one with ``--all-kernels``."""
+    kernel = kernel_of(item)
+    if kernel is None or item.get_closest_marker("main_path"):
+        return True
+    named = item.get_closest_marker("every_run_on")
+    return kernel.name in named.args if named else kernel.every_run
+
+
 def _turn(item: pytest.Item) -> int:
     if item.get_closest_marker("guest") is None:
         return len(LONGEST) + 1
@@ -59,9 +68,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left: list[pytest.Item] = []
     out: list[pytest.Item] = []
     for item in items:
-        kernel = kernel_of(item)
-        wanted = not kernel or kernel.every_run or item.get_closest_marker("main_path")
-        (left if wanted else out).append(item)
+        (left if _is_wanted(item) else out).append(item)
     items[:] = left
     if out:
         config.hook.pytest_deselected(items=out)

@@ -21,7 +21,7 @@ from tests.control import BLIND
 from tests.vm import run_guest
 
 guest = pytest.mark.guest
-main_path = pytest.mark.main_path
+pytestmark = pytest.mark.every_run_on("6.12")
 CAM = Process(200, "cam")
 Rows = list[tuple[str, bool, str]]
 
@@ -378,7 +378,6 @@ def results(out: Path) -> dict[str, Any]:
 
 
 @guest
-@main_path
 def test_the_gate_works_and_leaves_nothing(results: dict[str, Any]) -> None:
     done = results["works"]
     assert (done["status"], done["left"]) == (0, []), done
@@ -390,7 +389,6 @@ def test_the_gate_works_and_leaves_nothing(results: dict[str, Any]) -> None:
 
 
 @guest
-@main_path
 def test_a_kernel_without_an_exporter(results: dict[str, Any]) -> None:
     done, skipped = results["no exporter"], results["no exporter, skipped"]
     assert (done["status"], skipped["status"]) == (4, 77)
@@ -406,7 +404,6 @@ def test_a_user_who_may_not_trace(results: dict[str, Any]) -> None:
 
 
 @guest
-@main_path
 @pytest.mark.parametrize("name", BLIND)
 def test_a_gate_that_is_blinded_fails(results: dict[str, Any], name: str) -> None:
     done = results[name]
@@ -424,7 +421,6 @@ def test_a_gate_that_is_blinded_fails(results: dict[str, Any], name: str) -> Non
 
 
 @guest
-@main_path
 def test_each_exporter_recorded_on_a_target(results: dict[str, Any], out: Path) -> None:
     assert results["left"] == []
     planted = {

@@ -20,7 +20,7 @@ from tests.kmod.client import EXPORTER, Importer
 from tests.vm.kernels import WITH_MODULE
 
 guest = pytest.mark.guest
-main_path = pytest.mark.main_path
+pytestmark = pytest.mark.every_run_on("6.1", "7.2")
 
 POLICY: Final = """
 [contract]
@@ -114,7 +114,6 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @guest
-@main_path
 @pytest.mark.parametrize("shape", LEAKS)
 def test_a_leak_of_each_shape(found: Recordings, shape: str) -> None:
     judged = found.judged("misuse", shape)
@@ -143,7 +142,6 @@ def test_a_broken_rule(found: Recordings, rule: str) -> None:
 
 
 @guest
-@main_path
 @pytest.mark.parametrize("shape", LEAKS)
 def test_the_clean_twin_of_a_leak(found: Recordings, shape: str) -> None:
     assert_clean(found.judged("misuse", clean_of(shape)))

@@ -19,6 +19,7 @@ from tests.test_weather import one_line, trace
 from tests.vm.kernels import WITH_MODULE
 
 guest = pytest.mark.guest
+pytestmark = pytest.mark.every_run_on("6.12")
 
 
 class Runs:

@@ -21,7 +21,7 @@ from tests.references import BALANCED, LEAKED, MODES, USES
 from tests.vm import run_guest
 from tests.vm.kernels import WITH_MODULE
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.every_run_on("6.12")]
 
 KMOD = Path(__file__).parent / "kmod"
 Rows = dict[str, dict[str, Any]]

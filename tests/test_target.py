@@ -105,6 +105,7 @@ def test_without_numpy_one_line_says_what_to_install() -> None:
 
 
 @pytest.mark.guest
+@pytest.mark.every_run_on("7.2")
 @pytest.mark.parametrize("kernel", ["6.12", "7.2"])
 def test_a_recording_from_a_target_is_judged_here(tmp_path: Path, kernel: str) -> None:
     """The root has Python, numpy and libbpf.so.1 only; counts are the module's."""

@@ -20,7 +20,7 @@ class Kernel:
     ``doctor`` must find there is pinned beside this file, see ``pins.py``."""
     every_run: bool = True
     """Whether each run of the tests holds it to all of them, not only one with --all-kernels: the
-    others then see those marked ``main_path``."""
+    others then see those marked ``main_path``. What takes long names its own: ``every_run_on``."""
     image: str = "linux-image-amd64"
     headers: str = "linux-headers-amd64"
     """Empty where the archive has none any more: then nothing can be built for it."""
