@@ -14,9 +14,10 @@ from dmabuf_trace.columns import TABLES
 from dmabuf_trace.errnos import error_name
 from dmabuf_trace.frames import chosen, gaps, look_up, signed, strings, texts
 from dmabuf_trace.source import Array, Columns, Source, Structs, kind_name, stacks
-from dmabuf_trace.tables import Flag
+from dmabuf_trace.tables import Flag, of_kinds
 
 _K: Final = schema.KIND
+_TIMED: Final = [kind.id for kind in schema.KINDS if kind.timed]
 _OF_THE_LIVING: Final = [kind.id for kind in schema.KINDS if kind.timed and not kind.part]
 _WAITS: Final = (_K["lock_wait"], _K["fence_wait"])
 _VM_WRITE: Final = 0x2
@@ -41,7 +42,7 @@ def errors(source: Source) -> pd.DataFrame:
             "kind": texts(rows["kind"], kind_name),
             **source.buffer(rows["buffer_id"]),
             "attachment_id": gaps(rows["attachment_id"], rows["attachment_id"] != 0),
-            **source.device(rows["name"], np.isin(rows["kind"], (_K["attach"], _K["map"]))),
+            **source.device(rows["name"], of_kinds(rows["kind"], (_K["attach"], _K["map"]))),
             "exporter": texts(exporters, source.names.exporter, exporters != 0),
             "errno": rows["errno"].astype(np.int64),
             "error": texts(rows["errno"], error_name),
@@ -75,7 +76,7 @@ def events(
     rows = source.raw.take(order)
     buffer_ids = source.rows.event_buffers[order]
     attachment_ids = source.rows.event_attachments[order]
-    timed = np.isin(rows["kind"], [kind.id for kind in schema.KINDS if kind.timed])
+    timed = of_kinds(rows["kind"], _TIMED)
     return pd.DataFrame(
         {
             "ts": signed(rows["ts"]),
@@ -97,7 +98,7 @@ def events(
 def last_calls(source: Source, tids: Array) -> pd.Series[int]:
     """By thread, when it made a call last that is none of those made on its way out."""
     mine = np.flatnonzero(np.isin(source.raw["tid"], tids))
-    mine = mine[np.isin(source.raw["kind"][mine], _OF_THE_LIVING)]
+    mine = mine[of_kinds(source.raw["kind"][mine], _OF_THE_LIVING)]
     rows = source.raw.take(mine)
     return pd.Series(signed(rows["ts"])).groupby(rows["tid"].astype(np.int64)).max()
 
@@ -118,7 +119,7 @@ def _part(source: Source, mine: Array, length: str) -> Columns:
 
 def _of_kinds(source: Source, *kinds: int) -> Array:
     """Positions of events of these kinds, in order of time."""
-    mine = np.flatnonzero(np.isin(source.raw["kind"], kinds))
+    mine = np.flatnonzero(of_kinds(source.kinds, kinds))
     return mine[np.argsort(source.raw["ts"][mine], kind="stable")]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from dmabuf_trace.calls import NONE
 from dmabuf_trace.frames import at_places, chosen, gaps, places, signed, strings, texts
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import Stretch
-from dmabuf_trace.tables import Flag, Rows
+from dmabuf_trace.tables import Flag, Rows, of_kinds
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
@@ -49,6 +50,11 @@ class Source:
     def raw(self) -> Structs:
         """Events in the order of the ring."""
         return self.stretch.raw
+
+    @cached_property
+    def kinds(self) -> Array:
+        """Their kinds, side by side."""
+        return np.ascontiguousarray(self.raw["kind"])
 
     def life(self, rows: Structs) -> Columns:
         """When something began and ended, and how long it lived."""
@@ -116,7 +122,7 @@ class Source:
         has = calls != NONE
         rows = self.raw.take(calls)
         attachments = np.where(has, self.rows.event_attachments[calls], 0)
-        named = has & np.isin(rows["kind"], OF_DEVICES)
+        named = has & of_kinds(rows["kind"], OF_DEVICES)
         return {
             "call": texts(rows["kind"], kind_name, has),
             "call_begin": gaps(signed(rows["ts"]) - signed(rows["dur"]), has),
