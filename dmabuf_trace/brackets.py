@@ -21,6 +21,7 @@ from dmabuf_trace.tables import (
     VMAP_DTYPE,
     Flag,
     empty,
+    of_kinds,
     order_of,
     together,
 )
@@ -208,12 +209,12 @@ class Accesses(Brackets):
 
     def feed(self, events: Structs, buffers: Ints) -> Structs:
         done = (events["ret"] >= 0) & (buffers != 0)
-        mine = np.flatnonzero(done & np.isin(events["kind"], (*_ACCESS_BEGINS, *_ACCESS_ENDS)))
+        mine = np.flatnonzero(done & of_kinds(events["kind"], (*_ACCESS_BEGINS, *_ACCESS_ENDS)))
         kind = events["kind"][mine]
-        by_driver = np.isin(kind, _BY_DRIVERS)
+        by_driver = of_kinds(kind, _BY_DRIVERS)
         owner = np.where(by_driver, 0, events["pid"][mine])
         told = {"buffer_id": buffers[mine], "by_driver": by_driver, "owner": owner}
-        return self._close(events, mine, np.isin(kind, _ACCESS_BEGINS), told)
+        return self._close(events, mine, of_kinds(kind, _ACCESS_BEGINS), told)
 
 
 def _matched(keys: list[NDArray[Any]], up: Bools) -> tuple[Ints, Ints, Ints]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.brackets import first_of
-from dmabuf_trace.tables import order_of
+from dmabuf_trace.tables import of_kinds, order_of
 
 Ints = NDArray[np.int64]
 Structs = NDArray[np.void]
@@ -64,7 +64,7 @@ def calls_of(events: Structs) -> Ints:
         return found
     mine = mine[order_of(events["tid"][mine])]
     kind, tid, ts, dur = (events[name][mine] for name in ("kind", "tid", "ts", "dur"))
-    is_part = np.isin(kind, schema.PARTS)
+    is_part = of_kinds(kind, schema.PARTS)
     timed = np.flatnonzero(dur > 0)
     parent = np.full(len(mine), NONE, np.int64)
     if len(timed):
@@ -89,7 +89,7 @@ def calls_of(events: Structs) -> Ints:
 
 def _concerned(events: Structs) -> Ints:
     """Positions of parts, and of the calls of threads that have some."""
-    is_part = np.isin(events["kind"], schema.PARTS)
+    is_part = of_kinds(events["kind"], schema.PARTS)
     if not is_part.any():
         return np.zeros(0, np.int64)
     of_threads = np.isin(events["tid"], np.unique(events["tid"][is_part]))
@@ -99,7 +99,7 @@ def _concerned(events: Structs) -> Ints:
 def under_way(events: Structs, calls: Ints) -> NDArray[np.bool_]:
     """Parts that belong to none of ``calls``, and whose thread made no call since."""
     found = np.zeros(len(events), np.bool_)
-    is_part = np.isin(events["kind"], schema.PARTS)
+    is_part = of_kinds(events["kind"], schema.PARTS)
     waiting = np.flatnonzero(is_part & (calls == NONE))
     if len(waiting):
         threads, thread = np.unique(events["tid"][waiting], return_inverse=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,17 +29,29 @@ def strings(values: Array, known: Array | None = None) -> pd.Series[str]:
     return series if known is None else series.where(known)
 
 
-def texts(keys: Array, text: Callable[[int], str]) -> pd.Series[str]:
+def chosen(few: Sequence[str | None], index: Array, known: Array | None = None) -> pd.Series[str]:
+    """Texts by their places among a few, with NA where they are not known."""
+    texts = pd.array(np.array(few, object), dtype="string")
+    places = index.astype(np.int64)
+    if known is not None:
+        places[~known] = -1
+    return pd.Series(texts.take(places, allow_fill=True))
+
+
+def texts(keys: Array, text: Callable[[int], str], known: Array | None = None) -> pd.Series[str]:
     """The text of each id, looked up once per id."""
     index, distinct = pd.factorize(keys)
-    return strings(np.array([text(key) for key in distinct.tolist()], object)[index])
+    return chosen([text(key) for key in distinct.tolist()], index, known)
 
 
 def look_up(keys: Array, sorted_ids: Array, values: Array) -> Array:
     """``values`` at the row whose id is the key; zeros (or "") for a key that has none."""
-    if not len(sorted_ids):
-        return np.zeros(len(keys), values.dtype)
-    return np.append(values, np.zeros(1, values.dtype))[places(keys, sorted_ids)]
+    return at_places(values, places(keys, sorted_ids))
+
+
+def at_places(values: Array, found: Array) -> Array:
+    """``values`` at these :func:`places`; zero (or "") where that is none."""
+    return np.append(values, np.zeros(1, values.dtype))[found]
 
 
 def places(keys: Array, sorted_ids: Array) -> Array:

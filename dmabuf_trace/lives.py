@@ -10,7 +10,7 @@ import pandas as pd
 
 from dmabuf_trace import schema
 from dmabuf_trace.columns import TABLES
-from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
+from dmabuf_trace.frames import chosen, gaps, look_up, signed, strings, texts
 from dmabuf_trace.source import (
     IMPORTERS,
     Array,
@@ -91,7 +91,7 @@ def attachments(source: Source) -> pd.DataFrame:
             "id": rows["id"],
             **source.buffer(rows["buffer_id"]),
             **source.device(rows["device"]),
-            "importer": strings(np.array(IMPORTERS, object)[is_dynamic(rows)], begun),
+            "importer": chosen(IMPORTERS, is_dynamic(rows), begun),
             "p2p": peer_to_peer(rows),
             **source.life(rows),
             **flags(rows, open=Flag.OPEN, end_lost=Flag.END_LOST),
@@ -114,9 +114,8 @@ def _through(source: Source, rows: Structs) -> Columns:
     return {
         "attachment_id": rows["attachment_id"],
         **source.buffer(rows["buffer_id"]),
-        "size_bytes": source.size(rows["buffer_id"]),
         **source.device(rows["device"]),
-        "importer": strings(np.array(["", *IMPORTERS], object)[how], how != 0),
+        "importer": chosen(("", *IMPORTERS), how, how != 0),
     }
 
 
@@ -125,13 +124,14 @@ def mappings(source: Source) -> pd.DataFrame:
     rows = source.rows.mappings
     begun, ended = rows["begin"] != 0, rows["end"] != 0
     told = np.where(begun, rows["detail"], rows["end_detail"])
-    directions = np.array(schema.DIRECTIONS, object)
     return pd.DataFrame(
         {
             "id": rows["id"],
             **_through(source, rows),
-            "direction": strings(directions[told & schema.MAP_DIRECTION]),
-            "end_direction": strings(directions[rows["end_detail"] & schema.MAP_DIRECTION], ended),
+            "direction": chosen(schema.DIRECTIONS, told & schema.MAP_DIRECTION),
+            "end_direction": chosen(
+                schema.DIRECTIONS, rows["end_detail"] & schema.MAP_DIRECTION, ended
+            ),
             "entries": gaps(rows["detail"] >> schema.MAP_ENTRIES_SHIFT, begun),
             "cached": truths(rows["detail"] & schema.MAP_CACHED != 0, begun),
             **source.life(rows),
@@ -169,7 +169,6 @@ def vmaps(source: Source) -> pd.DataFrame:
         {
             "id": rows["id"],
             **source.buffer(rows["buffer_id"]),
-            "size_bytes": source.size(rows["buffer_id"]),
             **source.life(rows),
             **flags(rows, open=Flag.OPEN),
             "vmap_ns": gaps(rows["dur"], begun),
@@ -185,19 +184,17 @@ def cpu_accesses(source: Source) -> pd.DataFrame:
     begun, ended = rows["begin"] != 0, rows["end"] != 0
     by_driver = rows["by_driver"] != 0
 
-    def direction(detail: Array) -> Array:
-        bits = (detail & 3).astype(np.int64)
-        by_user = np.array(SYNC_DIRECTIONS, object)[bits]
-        return np.where(by_driver, np.array(DRIVER_DIRECTIONS, object)[bits], by_user)
+    def direction(detail: Array, known: Array) -> pd.Series[str]:
+        number = (detail & 3) + len(SYNC_DIRECTIONS) * by_driver
+        return chosen((*SYNC_DIRECTIONS, *DRIVER_DIRECTIONS), number, known)
 
     return pd.DataFrame(
         {
             "id": rows["id"],
             **source.buffer(rows["buffer_id"]),
-            "size_bytes": source.size(rows["buffer_id"]),
-            "by": strings(np.where(by_driver, "driver", "process")),
-            "direction": strings(direction(rows["detail"]), begun),
-            "end_direction": strings(direction(rows["end_detail"]), ended),
+            "by": chosen(("process", "driver"), by_driver.astype(np.int64)),
+            "direction": direction(rows["detail"], begun),
+            "end_direction": direction(rows["end_detail"], ended),
             **source.life(rows),
             **flags(rows, open=Flag.OPEN),
             "begin_ns": gaps(rows["dur"], begun),
@@ -220,14 +217,13 @@ def fds(source: Source) -> pd.DataFrame:
     """One row per fd."""
     rows = source.rows.fds
     begun, ended = rows["begin"] != 0, rows["end"] != 0
-    origins = np.array([_FD_ORIGINS[each] for each in FdOrigin], object)
+    origins = [_FD_ORIGINS[each] for each in FdOrigin]
     return pd.DataFrame(
         {
             "id": rows["id"],
             **source.buffer(rows["buffer_id"]),
-            "size_bytes": source.size(rows["buffer_id"]),
             "fd": gaps(rows["fd"], rows["fd"] >= 0),
-            "origin": strings(origins[rows["origin"]], begun),
+            "origin": chosen(origins, rows["origin"], begun),
             **source.life(rows),
             **flags(rows, open=Flag.OPEN),
             **source.caller(rows, begun, rows["begin"]),

@@ -48,7 +48,7 @@ def added(
     """
     import pandas as pd
 
-    groups = joined(before, rows).groupby(keys, dropna=False)
+    groups = joined(before, rows[[*keys, *how]]).groupby(keys, dropna=False)
     found = {
         name: groups[name].sum(min_count=1) if way == "sum" else groups[name].agg(way)
         for name, way in how.items()
@@ -61,10 +61,12 @@ def numbered(
 ) -> tuple[pd.DataFrame, NDArray[Any]]:
     """All groups so far, each at the place that it had ``before``, and the place of each row's."""
     mine = rows.groupby(keys, dropna=False, sort=False).ngroup()
-    groups = joined(before, rows.loc[~mine.duplicated(), keys])
+    number = mine.to_numpy(np.int64)
+    is_first = np.diff(np.maximum.accumulate(number), prepend=-1) > 0
+    groups = joined(before, rows.loc[is_first, keys])
     places = groups.groupby(keys, dropna=False, sort=False).ngroup()
     known = 0 if before is None else len(before)
-    found = places.to_numpy(np.int64)[known:].take(mine.to_numpy(np.int64))
+    found = places.to_numpy(np.int64)[known:].take(number)
     return groups[~places.duplicated()].reset_index(drop=True), found
 
 
@@ -76,12 +78,9 @@ def lengths(
     ``column`` of ``table`` has ns; a gap is no call.
     """
     seen = table.loc[table[column].notna(), [*keys, column]]
-    seen = seen[keys].assign(ns=seen[column].to_numpy(np.int64))
-    counts = seen.groupby([*keys, "ns"], dropna=False, sort=False).size()
-    rows = counts.rename("count").reset_index()
-    rows["total_ns"] = rows["ns"] * rows["count"]
-    groups = joined(before, rows).groupby([*keys, "ns"], dropna=False, sort=False)
-    found = rows if before is None else groups.sum().reset_index()
+    ns = seen[column].to_numpy(np.int64)
+    rows = joined(before, seen[keys].assign(ns=ns, count=np.int64(1), total_ns=ns))
+    found = rows.groupby([*keys, "ns"], dropna=False, sort=False).sum().reset_index()
     if len(found) <= EXACT:
         return found
     spare = np.maximum(np.frexp(found["ns"].to_numpy(np.float64))[1] - 1 - BITS, 0)

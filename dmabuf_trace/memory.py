@@ -11,12 +11,12 @@ import ctypes
 from typing import Final
 
 M_TRIM_THRESHOLD: Final = -1
-M_MMAP_MAX: Final = -4
+M_MMAP_THRESHOLD: Final = -3
 """malloc.h"""
 
 
 def keep_free() -> None:
     """From now on; where the C library can't be told, all stays as it is."""
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

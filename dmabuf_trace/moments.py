@@ -12,11 +12,12 @@ from dmabuf_trace import schema
 from dmabuf_trace.blocks import Holder
 from dmabuf_trace.columns import TABLES
 from dmabuf_trace.errnos import error_name
-from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
-from dmabuf_trace.source import Array, Columns, Source, Structs, kind_names, stacks
-from dmabuf_trace.tables import Flag
+from dmabuf_trace.frames import chosen, gaps, look_up, signed, strings, texts
+from dmabuf_trace.source import Array, Columns, Source, Structs, kind_name, stacks
+from dmabuf_trace.tables import Flag, of_kinds
 
 _K: Final = schema.KIND
+_TIMED: Final = [kind.id for kind in schema.KINDS if kind.timed]
 _OF_THE_LIVING: Final = [kind.id for kind in schema.KINDS if kind.timed and not kind.part]
 _WAITS: Final = (_K["lock_wait"], _K["fence_wait"])
 _VM_WRITE: Final = 0x2
@@ -29,21 +30,22 @@ def errors(source: Source) -> pd.DataFrame:
     """One row per call that failed, in order of time."""
     rows = source.rows.errors
     rows = rows[np.argsort(rows["ts"], kind="stable")]
-    kinds = kind_names(rows["kind"])
     of = source.stretch.known.buffers
     exporters = np.where(
-        kinds == "export", rows["name"], look_up(rows["buffer_id"], of["id"], of["exporter"])
+        rows["kind"] == _K["export"],
+        rows["name"],
+        look_up(rows["buffer_id"], of["id"], of["exporter"]),
     )
     return pd.DataFrame(
         {
             "ts": signed(rows["ts"]),
-            "kind": strings(kinds),
+            "kind": texts(rows["kind"], kind_name),
             **source.buffer(rows["buffer_id"]),
             "attachment_id": gaps(rows["attachment_id"], rows["attachment_id"] != 0),
-            **source.device(rows["name"], np.isin(kinds, ("attach", "map"))),
-            "exporter": texts(exporters, source.names.exporter).mask(exporters == 0),
+            **source.device(rows["name"], of_kinds(rows["kind"], (_K["attach"], _K["map"]))),
+            "exporter": texts(exporters, source.names.exporter, exporters != 0),
             "errno": rows["errno"].astype(np.int64),
-            "error": strings(_error_names(rows["errno"])),
+            "error": texts(rows["errno"], error_name),
             "call_ns": signed(rows["dur"]),
             **source.thread(rows, rows["ts"]),
             "cpu": rows["cpu"].astype(np.int64),
@@ -52,16 +54,9 @@ def errors(source: Source) -> pd.DataFrame:
     )
 
 
-def _error_names(numbers: Array) -> Array:
-    """EBUSY for 16."""
-    index, distinct = pd.factorize(numbers)
-    named = [error_name(number) for number in distinct.tolist()]
-    return np.array(named, object)[index]
-
-
 def _failures(rows: Structs) -> pd.Series[str]:
     """Names of errors, NA for what succeeded."""
-    return strings(_error_names(-rows["ret"].astype(np.int64)), rows["ret"] < 0)
+    return texts(-rows["ret"].astype(np.int64), error_name, rows["ret"] < 0)
 
 
 def events(
@@ -81,11 +76,11 @@ def events(
     rows = source.raw.take(order)
     buffer_ids = source.rows.event_buffers[order]
     attachment_ids = source.rows.event_attachments[order]
-    timed = np.isin(rows["kind"], [kind.id for kind in schema.KINDS if kind.timed])
+    timed = of_kinds(rows["kind"], _TIMED)
     return pd.DataFrame(
         {
             "ts": signed(rows["ts"]),
-            "kind": strings(kind_names(rows["kind"])),
+            "kind": texts(rows["kind"], kind_name),
             "buffer_id": gaps(buffer_ids, buffer_ids != 0),
             "attachment_id": gaps(attachment_ids, attachment_ids != 0),
             "inode": signed(rows["buffer"]),
@@ -103,7 +98,7 @@ def events(
 def last_calls(source: Source, tids: Array) -> pd.Series[int]:
     """By thread, when it made a call last that is none of those made on its way out."""
     mine = np.flatnonzero(np.isin(source.raw["tid"], tids))
-    mine = mine[np.isin(source.raw["kind"][mine], _OF_THE_LIVING)]
+    mine = mine[of_kinds(source.raw["kind"][mine], _OF_THE_LIVING)]
     rows = source.raw.take(mine)
     return pd.Series(signed(rows["ts"])).groupby(rows["tid"].astype(np.int64)).max()
 
@@ -124,7 +119,7 @@ def _part(source: Source, mine: Array, length: str) -> Columns:
 
 def _of_kinds(source: Source, *kinds: int) -> Array:
     """Positions of events of these kinds, in order of time."""
-    mine = np.flatnonzero(np.isin(source.raw["kind"], kinds))
+    mine = np.flatnonzero(of_kinds(source.kinds, kinds))
     return mine[np.argsort(source.raw["ts"][mine], kind="stable")]
 
 
@@ -135,7 +130,7 @@ def waits(source: Source) -> pd.DataFrame:
     is_fence = rows["kind"] == _K["fence_wait"]
     return pd.DataFrame(
         {
-            "kind": strings(np.where(is_fence, "fence", "lock")),
+            "kind": chosen(("lock", "fence"), is_fence.astype(np.int64)),
             **_part(source, mine, "wait_ns"),
             "timed_out": pd.Series(rows["detail"] == 1, dtype="boolean").where(is_fence),
             "fence_context": gaps(rows["value"], is_fence),
@@ -149,10 +144,9 @@ def operations(source: Source) -> pd.DataFrame:
     """One row per call of an exporter's function."""
     mine = _of_kinds(source, _K["operation"])
     numbers = np.minimum(source.raw["detail"][mine].astype(np.int64), len(schema.OPERATIONS) + 1)
-    known = np.array(["", *schema.OPERATIONS, ""], object)
     return pd.DataFrame(
         {
-            "operation": strings(known[numbers]),
+            "operation": chosen(("", *schema.OPERATIONS, ""), numbers),
             **_part(source, mine, "operation_ns"),
         },
         columns=list(TABLES["operations"]),
@@ -168,7 +162,6 @@ def moves(source: Source) -> pd.DataFrame:
         {
             "ts": signed(rows["ts"]),
             **source.buffer(buffer_ids),
-            "size_bytes": source.size(buffer_ids),
             "mappings": _alive_at(source.stretch.present.mappings, buffer_ids, rows["ts"]),
             "pins": _alive_at(source.stretch.present.pins, buffer_ids, rows["ts"]),
             **source.thread(rows, rows["ts"]),
@@ -215,11 +208,10 @@ def vmas(source: Source) -> pd.DataFrame:
         {
             "begin": signed(rows["ts"]),
             **source.buffer(buffer_ids),
-            "size_bytes": source.size(buffer_ids),
             "start": rows["object"],
             "length_bytes": signed(rows["value"]),
             "offset_pages": signed(rows["aux"]),
-            "through": strings(np.where(rows["kind"] == _K["mmap"], "own", "importer")),
+            "through": chosen(("importer", "own"), (rows["kind"] == _K["mmap"]).astype(np.int64)),
             "write": rows["detail"] & _VM_WRITE != 0,
             "shared": rows["detail"] & _VM_SHARED != 0,
             "mmap_ns": signed(rows["dur"]),

@@ -158,17 +158,8 @@ class Names:
 
     def threads(
         self, tids: NDArray[Any], times: NDArray[Any]
-    ) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
-        """:meth:`comm` and :meth:`cgroup` for columns of threads and times."""
-        entries, index = self._of_threads(tids, times)
-        comms = np.array([comm for comm, _ in entries], object)
-        cgroups = np.array([self._cgroups.get(cgroup) for _, cgroup in entries], object)
-        return comms[index], cgroups[index]
-
-    def _of_threads(
-        self, tids: NDArray[Any], times: NDArray[Any]
-    ) -> tuple[list[tuple[str, int]], NDArray[np.int64]]:
-        """Names and cgroups of threads, and which of them is that of a thread at a time."""
+    ) -> tuple[list[str], list[str | None], NDArray[np.int64]]:
+        """:meth:`comm` and :meth:`cgroup` of threads, and which is that of each at its time."""
         entries = [(UNKNOWN, 0)]
         index = np.zeros(len(tids), np.int64)
         order = order_of(tids)
@@ -181,4 +172,5 @@ class Names:
                     later = np.array([ts for ts, _, _ in known[1:]], np.uint64)
                     then = times[rows].astype(np.uint64)
                     index[rows] += np.searchsorted(later, then, side="right")
-        return entries, index
+        cgroups = [self._cgroups.get(cgroup) for _, cgroup in entries]
+        return [comm for comm, _ in entries], cgroups, index

@@ -22,6 +22,7 @@ from dmabuf_trace.tables import (
     Flag,
     among,
     empty,
+    of_kinds,
     order_of,
     together,
 )
@@ -162,7 +163,7 @@ class Buffers:
         named = (lives.kind == _K["set_name"]) & lives.done
         rows["name"][life[named]] = lives.told("aux", named)
         installed = lives.kind == _K["fd_install"]
-        mapped = np.isin(lives.kind, _MMAPS) & lives.done
+        mapped = of_kinds(lives.kind, _MMAPS) & lives.done
         rows["fd_installs"] += np.bincount(life[installed], minlength=len(rows)).astype(np.uint32)
         rows["mmaps"] += np.bincount(life[mapped], minlength=len(rows)).astype(np.uint32)
 
@@ -179,7 +180,7 @@ class Buffers:
         Where buffers share one reservation lock, a wait for it may end after the release of the one
         that it is told of.
         """
-        parts = np.flatnonzero(np.isin(events["kind"], schema.PARTS))
+        parts = np.flatnonzero(of_kinds(events["kind"], schema.PARTS))
         buffers = events["buffer"][parts]
         gone = among(buffers, self.released.compress(among(self.released, buffers)))
         released = np.flatnonzero(events["kind"] == _K["release"])
@@ -218,7 +219,7 @@ class Attachments:
     def feed(self, events: Structs, event_buffers: Ints) -> tuple[Ints, Structs]:
         """Also completes ``event_buffers`` where an event names no buffer but its attachment."""
         touched = np.flatnonzero(
-            np.isin(events["kind"], _OF_ATTACHMENT)
+            of_kinds(events["kind"], _OF_ATTACHMENT)
             & (events["object"] != 0)
             & ((events["kind"] != _K["attach"]) | (events["ret"] >= 0))
         )

@@ -42,7 +42,7 @@ Structs = NDArray[np.void]
 Array = NDArray[Any]
 
 BATCH_EVENTS: Final = 1 << 16
-STRETCH_EVENTS: Final = 1 << 20
+STRETCH_EVENTS: Final = 3 << 19
 HELD_EVENTS: Final = 1 << 16
 """Parts of calls that may wait for their call."""
 
@@ -268,8 +268,10 @@ class Read:
 
     def _stretch(self) -> Stretch:
         """What was read since the last one; what is open is left for those that follow."""
-        raw, rows = together(self._events), Rows.join(self._rows)
+        raw = together(self._events)
         self._events.clear()
+        rows = Rows.join(self._rows)
+        self._rows.clear()
         calls = calls_of(raw)
         later = under_way(raw, calls)
         later[np.flatnonzero(later)[:-HELD_EVENTS]] = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from numpy.typing import NDArray
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import Probed
 from dmabuf_trace.calls import NONE
-from dmabuf_trace.frames import gaps, look_up, signed, strings, texts
+from dmabuf_trace.frames import at_places, chosen, gaps, places, signed, strings, texts
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import Stretch
-from dmabuf_trace.tables import Flag, Rows
+from dmabuf_trace.tables import Flag, Rows, of_kinds
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
@@ -50,6 +51,11 @@ class Source:
         """Events in the order of the ring."""
         return self.stretch.raw
 
+    @cached_property
+    def kinds(self) -> Array:
+        """Their kinds, side by side."""
+        return np.ascontiguousarray(self.raw["kind"])
+
     def life(self, rows: Structs) -> Columns:
         """When something began and ended, and how long it lived."""
         begun, ended = rows["begin"] != 0, rows["end"] != 0
@@ -66,50 +72,44 @@ class Source:
 
     def caller(self, rows: Structs, known: Array, times: Array) -> Columns:
         """Who made a call, where it was seen."""
-        comms, cgroups = self.names.threads(rows["tid"], times)
+        comms, cgroups, index = self.names.threads(rows["tid"], times)
         return {
             "pid": gaps(rows["pid"], known),
             "tid": gaps(rows["tid"], known),
-            "comm": strings(comms, known),
-            "cgroup": strings(cgroups, known),
+            "comm": chosen(comms, index, known),
+            "cgroup": chosen(cgroups, index, known),
         }
 
     def thread(self, rows: Structs, times: Array) -> Columns:
         """Who made a call, which always is known."""
-        comms, cgroups = self.names.threads(rows["tid"], times)
+        comms, cgroups, index = self.names.threads(rows["tid"], times)
         return {
             "pid": rows["pid"].astype(np.int64),
             "tid": rows["tid"].astype(np.int64),
-            "comm": strings(comms),
-            "cgroup": strings(cgroups),
+            "comm": chosen(comms, index),
+            "cgroup": chosen(cgroups, index),
         }
 
     def buffer(self, ids: Array) -> Columns:
         """A buffer by its id."""
         of = self.stretch.known.buffers
-        inodes = look_up(ids, of["id"], of["inode"])
-        exporters = look_up(ids, of["id"], of["exporter"])
+        found = places(ids, of["id"])
+        inodes, sizes, exporters = (at_places(of[name], found) for name in _OF_BUFFER)
         return {
             "buffer_id": gaps(ids, ids != 0),
             "inode": gaps(inodes, inodes != 0),
-            "exporter": texts(exporters, self.names.exporter).mask(exporters == 0),
+            "exporter": texts(exporters, self.names.exporter, exporters != 0),
+            "size_bytes": gaps(sizes, sizes != 0),
         }
-
-    def size(self, ids: Array) -> pd.Series[int]:
-        """The size of a buffer by its id."""
-        of = self.stretch.known.buffers
-        sizes = look_up(ids, of["id"], of["size"])
-        return gaps(sizes, sizes != 0)
 
     def device(self, keys: Array, known: Array | None = None) -> Columns:
         """A device by the id of its names."""
-
         index, distinct = pd.factorize(keys)
         devices = [self.names.device(key) for key in distinct.tolist()]
         return {
-            "device": strings(np.array([each.name for each in devices], object)[index], known),
-            "driver": strings(np.array([each.driver for each in devices], object)[index], known),
-            "bus": strings(np.array([each.bus for each in devices], object)[index], known),
+            "device": chosen([each.name for each in devices], index, known),
+            "driver": chosen([each.driver for each in devices], index, known),
+            "bus": chosen([each.bus for each in devices], index, known),
         }
 
     def observed(self, counts: Array, *kinds: str) -> pd.Series[int]:
@@ -122,14 +122,16 @@ class Source:
         has = calls != NONE
         rows = self.raw.take(calls)
         attachments = np.where(has, self.rows.event_attachments[calls], 0)
-        named = has & np.isin(rows["kind"], OF_DEVICES)
+        named = has & of_kinds(rows["kind"], OF_DEVICES)
         return {
-            "call": strings(kind_names(rows["kind"]), has),
+            "call": texts(rows["kind"], kind_name, has),
             "call_begin": gaps(signed(rows["ts"]) - signed(rows["dur"]), has),
             "attachment_id": gaps(attachments, attachments != 0),
             **self.device(np.where(named, rows["aux"], 0), named),
         }
 
+
+_OF_BUFFER = ("inode", "size", "exporter")
 
 OF_DEVICES = tuple(schema.KIND[kind] for kind in ("attach", "map", "pin"))
 """Timed kinds whose ``aux`` names a device."""
@@ -145,16 +147,14 @@ def stacks(rows: Structs) -> Columns:
     return {name: gaps(rows[name], rows[name] >= 0) for name in ("stack", "user_stack")}
 
 
-def kind_names(ids: Array) -> Array:
-    """The names of event kinds."""
-    index, distinct = pd.factorize(ids)
-    known = [schema.KIND_NAMES.get(kind, f"kind {kind}") for kind in distinct.tolist()]
-    return np.array(known, object)[index]
+def kind_name(kind: int) -> str:
+    """The name of an event kind."""
+    return schema.KIND_NAMES.get(kind, f"kind {kind}")
 
 
 def truths(values: Array, known: Array) -> pd.Series[bool]:
     """Truths with NA where they are not known."""
-    return pd.Series(values, dtype="boolean").mask(~known)
+    return pd.Series(pd.arrays.BooleanArray(values, ~known))
 
 
 def peer_to_peer(rows: Structs) -> pd.Series[str]:

@@ -207,6 +207,14 @@ def empty(dtype: np.dtype[np.void]) -> NDArray[np.void]:
     return np.zeros(0, dtype)
 
 
+def of_kinds(kinds: NDArray[Any], wanted: Sequence[int]) -> NDArray[np.bool_]:
+    """As :func:`numpy.isin`, for kinds of events."""
+    table = np.zeros(1 << 16, np.bool_)
+    table[list(wanted)] = True
+    found: NDArray[np.bool_] = table[kinds]
+    return found
+
+
 def among(values: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.bool_]:
     """As :func:`numpy.isin`, for many values of which few differ or are wanted: sorts no more."""
     distinct = np.unique(wanted)

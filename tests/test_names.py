@@ -22,9 +22,9 @@ def test_a_comm_holds_from_its_time_on() -> None:
     assert [names.comm(7, ts) for ts in (5, 10, 19, 20, 99)] == ["a", "a", "a", "b", "c"]
     tids, times = np.array([7, 8, 7], np.uint32), np.array([99, 1, 5], np.uint64)
     assert [names.cgroup(7, ts) for ts in (5, 20, 99)] == ["/a", None, "/c"]
-    comms, cgroups = names.threads(tids, times)
-    assert comms.tolist() == ["c", UNKNOWN, "a"]
-    assert cgroups.tolist() == ["/c", None, "/a"]
+    comms, cgroups, index = names.threads(tids, times)
+    assert [comms[at] for at in index] == ["c", UNKNOWN, "a"]
+    assert [cgroups[at] for at in index] == ["/c", None, "/a"]
 
 
 def test_a_child_has_the_name_of_its_parent_until_its_own_tells() -> None:
