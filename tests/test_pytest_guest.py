@@ -23,24 +23,12 @@ KERNELS: Final = ("6.12", "7.2")
 """With heaps and udmabuf."""
 
 LEAKS: Final = {
-    "leaks_an_fd": ("fd", "64 KiB", "udmabuf", "fd ", "udmabuf_create+"),
-    "leaks_a_mapping": ("mapping", "128 KiB", "system", "VMA 128 KiB", "dma_heap_ioctl+"),
-    "leaks_an_attachment": (
-        "attachment",
-        "16 KiB",
-        "dmabuf_ref",
-        "device dmabuf-ref-imp32",
-        "attached at: ",
-    ),
-    "leaks_a_kernel_reference": (
-        "kernel",
-        "32 KiB",
-        "dmabuf_ref",
-        "nobody visible",
-        "[dmabuf_ref]",
-    ),
-    "leaks_in_a_child": ("fd", "8 KiB", "udmabuf", "fd "),
-    "leaks_too_many_bytes": ("fd", "8 KiB", "udmabuf", "fd "),
+    "leaks_an_fd": "fd|64 KiB|udmabuf|fd |udmabuf_create+",
+    "leaks_a_mapping": "mapping|128 KiB|system|VMA 128 KiB|dma_heap_ioctl+",
+    "leaks_an_attachment": "attachment|16 KiB|dmabuf_ref|device dmabuf-ref-imp32|attached at: ",
+    "leaks_a_kernel_reference": "kernel|32 KiB|dmabuf_ref|nobody visible|[dmabuf_ref]",
+    "leaks_in_a_child": "fd|8 KiB|udmabuf|fd |udmabuf_create+",
+    "leaks_too_many_bytes": "fd|8 KiB|udmabuf|fd |udmabuf_create+",
 }
 """What the failure of each test tells: shape, size, exporter, holder, some of a stack."""
 
@@ -108,7 +96,7 @@ def test_each_leak_fails_its_test_and_is_told(runs: Runs, name: str) -> None:
             continue
         assert (outcome, verdict) == ("error", "leaked"), case
         assert text.startswith("1 dma-buf of "), case
-        assert all(word in text for word in LEAKS[case]), text
+        assert all(word in text for word in LEAKS[case].split("|")), text
         assert "exported at: " in text, text
 
 
