@@ -26,7 +26,7 @@ CASES: Final = "tests/leaky/cases.py"
 LOCAL: Final = Path("/tmp/leaky")  # noqa: S108 - the guest's own: a share is slow and may lag
 PYTEST: Final = (
     *("python3", "-m", "pytest", "-c", "/dev/null", "--rootdir", "/src", "--noconftest"),
-    *("-p", "no:cacheprovider", "--strict-markers"),
+    *("-p", "no:cacheprovider", "-p", "no:warnings", "--strict-markers"),
 )
 ONCE: Final = ("python3", "-m", "tests.leaky", "once")
 FAILED: Final = 7
