@@ -10,7 +10,10 @@ import pytest
 from tests.vm import pins
 from tests.vm.kernels import KERNELS, Kernel
 
-LONGEST: Final = ("test_weather.py", "test_exact.py", "test_gate_runs.py", "test_modes.py")
+LONGEST: Final = (
+    *("test_pytest_guest.py", "test_weather.py", "test_exact.py", "test_gate_runs.py"),
+    "test_modes.py",
+)
 """Files whose guests take longest."""
 
 ANSWERS: Final = pytest.StashKey[dict[str, pins.Answers]]()
