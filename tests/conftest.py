@@ -11,7 +11,10 @@ from tests.vm import pins
 from tests.vm.kernels import KERNELS, Kernel
 
 LONGEST: Final = (
-    *("test_pytest_guest.py", "test_weather.py", "test_exact.py", "test_gate_runs.py"),
+    "test_pytest_guest.py",
+    "test_weather.py",
+    "test_exact.py",
+    "test_gate_runs.py",
     "test_modes.py",
 )
 """Files whose guests take longest."""
