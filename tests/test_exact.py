@@ -41,7 +41,8 @@ LOSSY = {
     "stalled": ("ring_full",),
     "few-returns": ("probe_missed",),
     "few-inflight": ("inflight_full",),
-    "few-watched": ("unwatched",),
+    # reading a stack is a system call on a map: where that is preempted, programs are skipped
+    "few-watched": ("unwatched", "recursion"),
     "torn": ("unreadable",),
     # skipped at its entry or at its return
     "skipped": ("no_entry", "recursion"),

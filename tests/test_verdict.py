@@ -140,10 +140,11 @@ def test_json() -> None:
             "stack": ["dma_buf_export+0x10", "heap_ioctl+0x20"],
             "inodes": [41, 42, 43],
             "count": 3,
+            "numbers": {},
             "certain": True,
             "location": {"file": "drivers/dma-buf/heaps/system_heap.c", "line": 12},
             "amount_bytes": 24576,
-            "key": ["leaks.fd", "fd", "system", "", "app", "", "", "dma_buf_export"],
+            "key": ["leaks.fd", "fd", "system", "", "app", "", "", "heap_ioctl"],
         }
     ]
     assert document["cases"][2]["findings"][0]["amount_ns"] == 2 * 10**9
