@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The soak's workloads: real ones that leak nothing, and one leak among many good buffers.
 
-Runs in a guest: ``python3 -m tests.bench.planted record RUNS SEED DIR`` leaves a recording a run
-and workload, and what was planted. Standard library only.
+Runs in a guest: ``python3 -m tests.bench.planted record RUNS SEED DIR`` leaves recordings of
+several runs, and ``windows.json`` (see :mod:`tests.gate.windows`): the windows are named by the run
+and what it was. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,13 +23,14 @@ from typing import Final
 from examples import clients
 from examples.workload import MODULE, STATE, end, stay_behind
 from tests.cycle import PAGE
+from tests.gate.windows import LOCAL, Windows, steered
 from tests.kmod.client import Access, Buffer, Importer, Ref, load, sync_end, sync_start
 from tests.vm.selftests import GUEST_SELFTESTS_DIR, TESTS
 
 GOOD: Final = 1000
 FRAMES: Final = 30
 MOST_PAGES: Final = 16
-LOCAL: Final = Path("/tmp/soak.dbt")  # noqa: S108 - the guest's own: a share is slow
+RUNS_PER_RECORDING: Final = 10
 LOG: Final = Path("/tmp/soak.log")  # noqa: S108
 PLANTED: Final = Path("/tmp/planted.json")  # noqa: S108
 
@@ -38,11 +41,6 @@ class Planted:
 
     shape: str
     inode: int
-
-
-def recording(workload: str, run: int) -> str:
-    """Name of the recording of a run; what was planted in it is beside it, as JSON."""
-    return f"{workload}-{run:04}.dbt"
 
 
 # good buffers: each does something with a buffer, and gives all of it back
@@ -166,30 +164,43 @@ def undo() -> None:
         ref.undo_leaks()
 
 
-WORKLOADS: Final = ("selftests", "stream", "planted")
+WORKLOADS: Final = {"selftests": "the kernel's own tests", "stream": "V4L2 streaming"}
+"""That leak nothing, and what they are."""
+UNDONE: Final = "undone"
+
+
+def run_one(workload: str, seed: str) -> None:
+    """In a process of its own, as the next one is another one's."""
+    command = [sys.executable, "-m", "tests.bench.planted", workload, seed]
+    with LOG.open("w") as log:  # a pipe would stay open with whoever stays behind
+        done = subprocess.run(command, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        sys.exit(f"{workload}, seed {seed}: {LOG.read_text(errors='replace')}")
 
 
 def record(runs: int, seed: str, to: Path) -> None:
-    """Each workload so many times, each time with a recorder of its own."""
+    """Each workload so many times, each time in a window of its own."""
     for module in (["vgem"], ["vivid", "n_devs=2", "allocators=1,1"]):
         subprocess.run(["modprobe", *module], check=True)
     subprocess.run(["udevadm", "settle"], check=True)
     load(MODULE)
     STATE.mkdir()
-    for run in range(runs):
-        for workload in WORKLOADS:
-            recorder = ["dmabuf-trace", "record", "--force", "-o", str(LOCAL), "--"]
-            command = ["python3", "-m", "tests.bench.planted", workload, f"{seed}-{run}"]
-            with LOG.open("w") as log:  # a pipe would stay open with whoever stays behind
-                done = subprocess.run([*recorder, *command], stdout=log, stderr=log, check=False)
-            if done.returncode:
-                sys.exit(f"{workload}, run {run}: {LOG.read_text(errors='replace')}")
-            file = to / recording(workload, run)
-            file.write_bytes(LOCAL.read_bytes())
-            if workload == "planted":
-                file.with_suffix(".json").write_bytes(PLANTED.read_bytes())
+    LOCAL.mkdir()
+    windows: dict[str, Windows] = {}
+    for first in range(0, runs, RUNS_PER_RECORDING):
+        with steered(f"soak-{first:04}", windows) as recorder:
+            for run in range(first, min(first + RUNS_PER_RECORDING, runs)):
+                for workload, what in WORKLOADS.items():
+                    run_one(workload, f"{seed}-{run}")
+                    recorder.done(f"{run:04} {what}", 0)
+                run_one("planted", f"{seed}-{run}")
+                planted = Planted(**json.loads(PLANTED.read_text()))
+                recorder.done(f"{run:04} {planted.shape}", planted.inode)
                 undo()
-        print(f"run {run + 1} of {runs}", file=sys.stderr, flush=True)
+                recorder.done(f"{run:04} {UNDONE}", 0)
+                print(f"run {run + 1} of {runs}", file=sys.stderr, flush=True)
+        shutil.copy(recorder.path, to)
+        (to / "windows.json").write_text(json.dumps(windows))
 
 
 def main() -> None:

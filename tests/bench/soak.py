@@ -15,7 +15,8 @@ from typing import Final, Literal
 
 from dmabuf_trace import check
 from dmabuf_trace.findings import Verdict
-from tests.bench.planted import LEAKS, WORKLOADS, Planted, recording
+from dmabuf_trace.recording import Reader
+from tests.bench.planted import LEAKS, UNDONE, WORKLOADS, Planted
 from tests.vm import LabError, Machine, run_guest
 
 Outcome = Literal["clean", "found", "missed", "more", "inconclusive"]
@@ -24,9 +25,7 @@ is none, beside it or alone."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("clean", "found", "missed", "more", "inconclusive")
 SECONDS_PER_RUN: Final = 300
-"""Three recordings; a quarter of a minute each on an idle host."""
-
-NAMES: Final = {"selftests": "the kernel's own tests", "stream": "V4L2 streaming"}
+"""A tenth of it on an idle host."""
 
 
 def new_seed() -> int:
@@ -47,28 +46,33 @@ def outcome(verdict: Verdict, planted: Planted | None) -> Outcome:
     return "found" if leaks == expected else "missed"
 
 
-def judged(folder: Path, runs: int) -> Iterator[tuple[str, Outcome, Path]]:
-    """Each recording: its row in the table, and what came of it."""
+def judged(folder: Path) -> Iterator[tuple[str, Outcome, str]]:
+    """Each window: its row in the table, what came of it, and where it is."""
     rules = check.policy()
-    for run in range(runs):
-        for workload in WORKLOADS:
-            file = folder / recording(workload, run)
-            planted = None
-            if workload not in NAMES:
-                planted = Planted(**json.loads(file.with_suffix(".json").read_text()))
-            row = f"planted: {planted.shape}" if planted else NAMES[workload]
-            yield row, outcome(check.read(file, rules), planted), file
+    recordings = json.loads((folder / "windows.json").read_text())
+    for name, windows in recordings.items():
+        file = folder / f"{name}.dbt"
+        with Reader(file) as reader:
+            began = reader.header["start"]["monotonic_ns"]
+        for label, (start, until, inode) in windows.items():
+            run, _, what = label.partition(" ")
+            if what == UNDONE:
+                continue
+            planted = Planted(what, inode) if what in LEAKS else None
+            verdict = check.read(file, rules, window=(start - began, until - began))
+            row = f"planted: {what}" if planted else what
+            yield row, outcome(verdict, planted), f"run {run} in {file.name}"
 
 
-def table(rows: Iterator[tuple[str, Outcome, Path]], kept: bool) -> str:
-    """Counts by workload, and the recordings of those that are not as they should be."""
-    counts: dict[str, Counter[Outcome]] = {name: Counter() for name in NAMES.values()}
+def table(rows: Iterator[tuple[str, Outcome, str]]) -> str:
+    """Counts by workload, and where those are that are not as they should be."""
+    counts: dict[str, Counter[Outcome]] = {what: Counter() for what in WORKLOADS.values()}
     counts |= {f"planted: {shape}": Counter() for shape in LEAKS}
     notes = []
-    for row, found, file in rows:
+    for row, found, where in rows:
         counts[row][found] += 1
         if found not in ("clean", "found"):
-            notes.append(f"- {row}, {file if kept else file.name}: {found}")
+            notes.append(f"- {row}, {where}: {found}")
     lines = ["| workload | runs | clean | found | missed | false alarm | inconclusive |"]
     lines += ["|---|---|---|---|---|---|---|"]
     for row, count in counts.items():
@@ -94,5 +98,5 @@ def figures(kernel: str, runs: int, seed: int, folder: Path | None = None) -> st
         )
         if done.returncode:
             raise LabError(f"the guest's part ended with {done.returncode}\n{done.stderr}")
-        text = table(judged(to, runs), folder is not None)
+        text = table(judged(to))
     return f"Kernel {kernel}, {runs} runs of each, seed {seed}:\n\n{text}"
