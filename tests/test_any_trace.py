@@ -34,11 +34,11 @@ def test_every_question_is_answered(events: NDArray[np.void]) -> None:
     text = io.StringIO()
     made = report.report(opened)
     write(terminal.report_parts(made), text)
-    document = json.loads(machine.report_json(made))
+    document = json.loads("".join(machine.report_json(made)))
     for row in document["totals"]:
         assert row["open"] + row["ended"] == len(getattr(opened, row["what"]))
     for name, analysis in registry().items():
-        answered = json.loads(machine.result_json(analysis(opened), made.recording))
+        answered = json.loads("".join(machine.result_json(analysis(opened), made.recording)))
         assert answered["analysis"] == name
         assert not answered["certain"], "the recording was cut"
     for inode in opened.buffers["inode"].unique():

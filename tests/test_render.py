@@ -482,7 +482,7 @@ def test_each_place_that_took_references_is_a_line(tmp_path: Path) -> None:
         "  41, 42 taken at: npu_get < npu_ioctl",
         f"  42 taken at: isp_get < {ESCAPED}",
     ]
-    found = json.loads(machine.result_json(result, recording))
+    found = json.loads("".join(machine.result_json(result, recording)))
     assert found["tables"]["leaks"][1]["get_stacks"] == [
         ["isp_get", HOSTILE],
         ["npu_get", "npu_ioctl"],
@@ -565,7 +565,7 @@ def test_results_as_json(tmp_path: Path) -> None:
     k.export(size=8 * KIB, fd=3)
     k.wait(S)
 
-    found = json.loads(machine.result_json(*leaks(k, tmp_path)))
+    found = json.loads("".join(machine.result_json(*leaks(k, tmp_path))))
 
     assert (found["schema"], found["analysis"], found["certain"]) == (1, "leaks", True)
     assert found["recording"]["events"] == 2
@@ -598,7 +598,7 @@ def test_report_and_story_as_json(tmp_path: Path) -> None:
     k.lose("map", "ring_full", 1)
     found = opened(k, tmp_path)
 
-    whole = json.loads(machine.report_json(report.report(found)))
+    whole = json.loads("".join(machine.report_json(report.report(found))))
     told = json.loads(machine.story_json(story.tell(found, "41"), report.recording(found)))
 
     assert set(whole["analyses"]) == {"leaks", "mappings", "devices", "errors"}

@@ -170,7 +170,7 @@ def test_what_goes_on(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def answered(path: Path, name: str, **texts: str) -> Any:
     last, (result,) = ask(path, [Asked(registry()[name], **texts)])
-    return json.loads(machine.result_json(result, report.recording(last)))
+    return json.loads("".join(machine.result_json(result, report.recording(last))))
 
 
 @pytest.mark.parametrize("events", [2500])
@@ -185,11 +185,11 @@ def test_answers_are_the_same(
 
 
 def test_a_report_is_the_same(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = machine.report_json(report.report(trace.open(busy)))
+    at_once = list(machine.report_json(report.report(trace.open(busy))))
     assert len(trace.open(busy).raw) < reading.STRETCH_EVENTS
     in_stretches(monkeypatch, 3000)
 
-    assert machine.report_json(report.read(busy)) == at_once
+    assert list(machine.report_json(report.read(busy))) == at_once
 
 
 def test_a_report_of_everything_has_no_mere_list(busy: Path) -> None:

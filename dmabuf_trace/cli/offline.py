@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,10 @@ METAVARS = {"duration": "TIME", "count": "N", "text": "TEXT"}
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A recording made by record.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, every row.")]
+
+
+def _write(pieces: Iterable[str]) -> None:
+    sys.stdout.writelines(chain(pieces, "\n"))
 
 
 def _show(parts: Iterable[Part]) -> None:
@@ -76,7 +81,7 @@ def report(
     keep_free()
     found = made.read(file, every=every, window=window_of(window))
     if as_json:
-        print(machine.report_json(found))
+        _write(machine.report_json(found))
     else:
         _show(terminal.report_parts(found))
 
@@ -115,7 +120,7 @@ def diff(
 
     result, traces = made.read(before, after)
     if as_json:
-        print(machine.diff_json(result, *map(report.recording, traces)))
+        _write(machine.diff_json(result, *map(report.recording, traces)))
     else:
         _show(terminal.result_parts(result, TERMINAL_ROWS if sys.stdout.isatty() else None))
 
@@ -136,7 +141,7 @@ def _ask(
     if as_dot and analysis.graph:
         print(dot.result_dot(result, analysis.graph(result.answer)))
     elif as_json:
-        print(machine.result_json(result, made.recording(last)))
+        _write(machine.result_json(result, made.recording(last)))
     else:
         limit = TERMINAL_ROWS if sys.stdout.isatty() else None
         _show(terminal.result_parts(result, limit))

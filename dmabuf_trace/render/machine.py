@@ -25,8 +25,8 @@ appear) and, unless it is about the running system, ``recording``. Sizes are exa
 
 from __future__ import annotations
 
-import io
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,10 +42,39 @@ if TYPE_CHECKING:
 SCHEMA: Final = 1
 
 
+_ROWS_AT_ONCE: Final = 10_000
+INDENT: Final = 2
+
+
+def _whole(document: dict[str, Any]) -> Iterator[str]:
+    return _pieces({"schema": SCHEMA, **document})
+
+
 def _dump(document: dict[str, Any]) -> str:
-    text = io.StringIO()  # json.dumps() would hold each of millions of pieces
-    json.dump({"schema": SCHEMA, **document}, text, indent=2, allow_nan=False)
-    return text.getvalue()
+    return "".join(_whole(document))
+
+
+def _pieces(value: Any, margin: str = "\n") -> Iterator[str]:
+    """A document as text: a table's rows are made as they are taken, as there may be many."""
+    inner, opening = margin + " " * INDENT, ""
+    if isinstance(value, dict) and value:
+        for key, each in value.items():
+            yield f"{opening or '{'}{inner}{json.dumps(key)}: "
+            yield from _pieces(each, inner)
+            opening = ","
+        yield f"{margin}}}"
+    elif isinstance(value, Table) and len(value.rows):
+        for first in range(0, len(value.rows), _ROWS_AT_ONCE):
+            for row in records(value.rows.iloc[first : first + _ROWS_AT_ONCE]):
+                yield f"{opening or '['}{inner}{_leaf(row, inner)}"
+                opening = ","
+        yield f"{margin}]"
+    else:
+        yield "[]" if isinstance(value, Table) else _leaf(value, margin)
+
+
+def _leaf(value: Any, margin: str) -> str:
+    return json.dumps(value, indent=INDENT, allow_nan=False).replace("\n", margin)
 
 
 def _recording(recording: Recording) -> dict[str, Any]:
@@ -59,10 +88,6 @@ def _facts(recording: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _rows(table: Table) -> list[dict[str, Any]]:
-    return records(table.rows)
-
-
 def _analysis(result: Result) -> dict[str, Any]:
     return {
         "question": result.analysis.question,
@@ -70,30 +95,30 @@ def _analysis(result: Result) -> dict[str, Any]:
         "certain": not result.doubts,
         "doubts": list(result.doubts),
         "notes": list(result.answer.notes),
-        "tables": {table.name: _rows(table) for table in result.answer.tables},
+        "tables": {table.name: table for table in result.answer.tables},
     }
 
 
-def result_json(result: Result, recording: Recording) -> str:
-    """One analysis."""
+def result_json(result: Result, recording: Recording) -> Iterator[str]:
+    """One analysis, piece by piece."""
     name = {"analysis": result.analysis.name}
-    return _dump({**_recording(recording), **name, **_analysis(result)})
+    return _whole({**_recording(recording), **name, **_analysis(result)})
 
 
-def diff_json(result: Result, before: Recording, after: Recording) -> str:
-    """Two recordings beside each other."""
+def diff_json(result: Result, before: Recording, after: Recording) -> Iterator[str]:
+    """Two recordings beside each other, piece by piece."""
     both = {"a": _recording(before)["recording"], "b": _recording(after)["recording"]}
-    return _dump({**both, "analysis": result.analysis.name, **_analysis(result)})
+    return _whole({**both, "analysis": result.analysis.name, **_analysis(result)})
 
 
-def report_json(report: Report) -> str:
-    """The report, every row of every table."""
-    return _dump(
+def report_json(report: Report) -> Iterator[str]:
+    """The report, every row of every table, piece by piece."""
+    return _whole(
         {
             **_recording(report.recording),
-            "totals": _rows(report.totals),
+            "totals": report.totals,
             "analyses": {result.analysis.name: _analysis(result) for result in report.results},
-            "quality": _rows(report.quality),
+            "quality": report.quality,
             "next": list(report.next),
         }
     )
