@@ -153,7 +153,7 @@ def test_passes_and_asks(dmabuf_trace: DmabufTrace, ref: Ref) -> None:
 def recorders() -> list[int]:
     """Of this process."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"--control" in _arguments(pid)]
+    return [pid for pid in map(int, children) if b"--steered" in _arguments(pid)]
 
 
 def _arguments(pid: int) -> list[bytes]:
