@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dmabuf_trace.blocks import SyncFiles
+    from dmabuf_trace.extent import Window
     from dmabuf_trace.graph import Graph
-    from dmabuf_trace.trace import Trace, Window
+    from dmabuf_trace.trace import Trace
 
     Ints = NDArray[np.int64]
 

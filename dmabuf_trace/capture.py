@@ -105,6 +105,7 @@ class Capture:
         self._cgroups = Cgroups()
         self._cgroups_seen: set[int] = set()
         self._detached = False
+        self._symbols: dict[int, str] = {}
         how = LoadOptions(
             *(options.ring_bytes, options.loader, options.attach, options.maxactive),
             entries=options.entries,
@@ -201,9 +202,10 @@ class Capture:
     def stacks(self, ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
         """Symbolised kernel stacks by id, innermost frame first."""
         addresses = {stack_id: self.loader.stack(stack_id) for stack_id in ids}
-        texts = symbols.resolve({address for frames in addresses.values() for address in frames})
+        every = {address for frames in addresses.values() for address in frames}
+        self._symbols |= symbols.resolve(every - self._symbols.keys())
         return {
-            stack_id: symbols.without_programs(texts[address] for address in frames)
+            stack_id: symbols.without_programs(self._symbols[address] for address in frames)
             for stack_id, frames in addresses.items()
         }
 

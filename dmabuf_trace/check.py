@@ -27,7 +27,8 @@ from dmabuf_trace.report import recording
 from dmabuf_trace.sourcelines import Lines
 
 if TYPE_CHECKING:
-    from dmabuf_trace.trace import Trace, Window
+    from dmabuf_trace.extent import Window
+    from dmabuf_trace.trace import Trace
 
 SLOWER: Final = 1.25
 """A time is worse than the baseline's where it is longer by this factor."""

@@ -96,7 +96,6 @@ class Lifecycle:
         for row, buffer in zip(found, snapshot.buffers, strict=True):
             exporter = self.names.intern_exporter(buffer.exporter)
             name = self.names.intern_buffer(buffer.name)
-            self.names.remember(buffer.buffer, exporter)
             row["inode"], row["size"] = buffer.buffer, buffer.size
             row["exporter"], row["name"], row["seen"] = exporter, name, snapshot.ts
         found["stack"] = found["user_stack"] = schema.UNKNOWN_STACK

@@ -23,8 +23,6 @@ UNKNOWN: Final = "<unknown>"
 _LOCAL: Final = 1 << 63
 """First id given to a text that has none from the kernel (read from /proc)."""
 
-_EXPORT: Final = schema.KIND["export"]
-_RELEASE: Final = schema.KIND["release"]
 _EXPORTER, _DEVICE, _BUFFER, _COMM = (
     schema.NAME_TYPES[name] for name in ("exporter", "device", "buffer", "comm")
 )
@@ -54,8 +52,6 @@ class Names:
         self._buffers: dict[int, str] = {}
         self._threads: dict[int, list[tuple[int, str, int]]] = {}
         self._cgroups: dict[int, str] = {}
-        self._exporter_of: dict[int, int] = {}
-        self._released: list[int] = []
         self._local = 0
 
     def feed(self, names: NDArray[np.void]) -> None:
@@ -93,17 +89,6 @@ class Names:
                 at = bisect_left(known, ts, key=lambda entry: entry[0])
                 known.insert(at, (ts, *self._thread(tid, ts)))
 
-    def feed_events(self, events: NDArray[np.void]) -> None:
-        """Learn which exporter made which buffer, for :meth:`exporter_of`.
-
-        A released buffer is forgotten with the batch after the one that released it.
-        """
-        for inode in self._released:
-            self._exporter_of.pop(inode, None)
-        made = events[(events["kind"] == _EXPORT) & (events["ret"] == 0)]
-        self._exporter_of.update(zip(made["buffer"].tolist(), made["aux"].tolist(), strict=True))
-        self._released = events["buffer"][events["kind"] == _RELEASE].tolist()
-
     def intern_exporter(self, text: str) -> int:
         """Id of an exporter known by its text only; the kernel's id where there is one."""
         return self._intern(self._exporters, text)
@@ -121,17 +106,9 @@ class Names:
         table[key] = text
         return key
 
-    def remember(self, inode: int, exporter: int) -> None:
-        """Say which exporter (string id) made a buffer whose export is not in the events."""
-        self._exporter_of.setdefault(inode, exporter)
-
     def exporter(self, key: int) -> str:
         """Exporter name of a string id."""
         return self._exporters.get(key, UNKNOWN)
-
-    def exporter_of(self, inode: int) -> str:
-        """Exporter name of a live buffer, by its inode number."""
-        return self.exporter(self._exporter_of.get(inode, -1))
 
     def device(self, key: int) -> Device:
         """Device of a string id."""

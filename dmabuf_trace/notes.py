@@ -6,22 +6,11 @@ Imports neither pandas nor rich nor typer: a target needs Python, numpy and libb
 
 from __future__ import annotations
 
-import sys
-
-import numpy as np
-from numpy.typing import NDArray
-
-from dmabuf_trace import schema
 from dmabuf_trace.capture import Capture
 from dmabuf_trace.recorder import Outcome, RecordOptions, record
 from dmabuf_trace.session import COMMAND_ENDED
+from dmabuf_trace.stderr import note, note_lost
 from dmabuf_trace.units import count_text
-
-
-def note(text: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"dmabuf-trace: {text}\n")
-    sys.stderr.flush()
 
 
 def note_missing(capture: Capture) -> None:
@@ -31,18 +20,6 @@ def note_missing(capture: Capture) -> None:
             note(f"not observed: {attached.reason}; {attached.probe.without}")
         elif attached.instead:
             note(f"{attached.symbol} is attached by {attached.way}: {attached.instead}")
-
-
-def note_lost(losses: NDArray[np.uint64]) -> int:
-    """Say what was lost, a line a cause; the number of whole events."""
-    for cause in schema.CAUSES:
-        counts = {
-            schema.KIND_NAMES[kind]: int(losses[kind, cause.id]) for kind in schema.KIND_NAMES
-        }
-        parts = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count)
-        if parts:
-            note(f"LOST: {cause.doc} ({parts})" + (f"; {cause.hint}" if cause.hint else ""))
-    return schema.lost_events(losses)
 
 
 def record_with_notes(options: RecordOptions, *, is_all: bool = True) -> Outcome:

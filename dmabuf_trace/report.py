@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from dmabuf_trace.trace import Trace, Window
+    from dmabuf_trace.extent import Window
+    from dmabuf_trace.trace import Trace
 
 TOTAL_COLUMNS: Final = (
     Column("what", "text", ""),

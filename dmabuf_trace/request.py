@@ -134,5 +134,10 @@ class Request:
         return seconds
 
 
+def stacks_of(*, kernel: bool, user: bool) -> str:
+    """How to ask for these stacks and no others: one of :data:`STACKS`."""
+    return next(name for name, wanted in STACKS.items() if wanted == (kernel, user))
+
+
 def _seconds(duration: str | None) -> float | None:
     return None if duration is None else parse_duration(duration) / NS_PER_S

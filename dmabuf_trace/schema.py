@@ -290,6 +290,9 @@ STACKABLE: Final = sum(1 << kind.id for kind in KINDS if kind.stack)
 PARTS: Final = tuple(kind.id for kind in KINDS if kind.part)
 """Kinds that are parts of other calls: they begin no life, and their failures are those calls'."""
 
+DEVICE_KINDS: Final = tuple(kind.name for kind in KINDS if kind.aux == "string id of the device")
+"""Kinds that are about an importer device."""
+
 LOSS_SHAPE: Final = (KIND_SLOTS, CAUSE_SLOTS)
 """Shape of the loss counters: ``losses[kind id, cause id]``, u64, cumulative since attach."""
 

@@ -72,6 +72,11 @@ class Ending:
     runs: int = 0
     failed: int = 0
 
+    @property
+    def by_signal(self) -> bool:
+        """Whether a signal asked for it."""
+        return self.reason not in (COMMAND_ENDED, DURATION_OVER)
+
 
 @contextmanager
 def signals_waited_for() -> Iterator[None]:

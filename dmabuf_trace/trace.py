@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -19,35 +19,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dmabuf_trace import lives, moments, quality, schema
+from dmabuf_trace import header, lives, moments, quality, schema
 from dmabuf_trace.blocks import SnapshotBlock
-from dmabuf_trace.errors import InputError
-from dmabuf_trace.extent import Extent
+from dmabuf_trace.extent import Extent, Window
+from dmabuf_trace.header import Probe
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import STRETCH_EVENTS, Read, Stretch
 from dmabuf_trace.recording import Reader
 from dmabuf_trace.source import Source
 from dmabuf_trace.tables import Flag, Rows
-from dmabuf_trace.units import duration_text
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]
 
-Window = tuple[int, int]
-
 TASK_FILTERS: Final = {"--pid", "--only-command", "--comm"}
 """Options by which an export in the trace may be left out, and its buffer watched later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A probe of the recording: what it feeds and whether it was attached."""
-
-    kind: str
-    symbol: str
-    attached: bool
-    reason: str
-    without: str
 
 
 def open(path: Path | str) -> Trace:  # noqa: A001 - dmabuf_trace.open(path), as gzip.open
@@ -92,23 +78,12 @@ def stretches(
     """
     with Reader(Path(path)) as reader:
         extent = Extent(reader, checked=window is None)
-        start = _dig(reader.header, "start", "monotonic_ns")
-        first, last = extent.times() or (0, 0)
-        whole = (start if isinstance(start, int) else first, last)
-        part = _part(whole, window, reader.path) if window else None
+        whole, part = extent.whole, extent.part(window) if window else None
         read = Read(part, inode)
         made = partial(Trace, reader, read, whole=whole, part=part)
         for each in map(made, read.stretches(reader, extent, None if at_once else STRETCH_EVENTS)):
             yield each
             del each  # or it is there while the next one is read
-
-
-def _part(whole: Window, window: Window, path: Path) -> Window:
-    part = (whole[0] + window[0], min(whole[0] + window[1], whole[1] + 1))
-    if part[0] >= part[1]:
-        after = duration_text(whole[1] - whole[0])
-        raise InputError(f"{path} has nothing of that time", f"it ends after {after}")
-    return part
 
 
 class Trace:
@@ -167,29 +142,17 @@ class Trace:
     @cached_property
     def probes(self) -> tuple[Probe, ...]:
         """The probes that the header lists."""
-        listed = self.header.get("probes")
-        rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-        return tuple(
-            Probe(
-                kind=str(row.get("kind", "")),
-                symbol=str(row.get("symbol", "")),
-                attached=bool(row.get("attached", True)),
-                reason=str(row.get("reason", "")),
-                without=str(row.get("without", "")),
-            )
-            for row in rows
-        )
+        return header.probes(self.header)
 
     @cached_property
     def missing(self) -> dict[str, str]:
         """Event kinds that were not observed, or not all of them, and why."""
-        return {probe.kind: probe.reason for probe in self.probes if not probe.attached}
+        return header.missing(self.header)
 
     @cached_property
     def filters(self) -> tuple[str, ...]:
         """The options that chose what was recorded; none: everything was."""
-        options = self.header.get("filters")
-        return tuple(map(str, options)) if isinstance(options, list) else ()
+        return header.filters(self.header)
 
     @cached_property
     def lost_events(self) -> int:
@@ -384,9 +347,3 @@ class Trace:
     @property
     def _no_cgroups(self) -> str:
         return str(self.header.get("no_cgroups") or "")
-
-
-def _dig(value: object, *keys: str) -> object:
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value

@@ -55,6 +55,7 @@ class _File:
     path: str
     fd: int
     offsets: set[int] = field(default_factory=set)
+    names: dict[int, str] = field(default_factory=dict)
 
 
 def extents(maps: bytes) -> list[Extent]:
@@ -74,11 +75,13 @@ class UserStacks:
     """All user stacks of a recording.
 
     ``addresses`` gives the addresses of a stack by the kernel's id. ``unplaced`` counts stacks of
-    processes that had ended before their mappings could be read.
+    processes that had ended before their mappings could be read, ``without`` says why there are no
+    names of functions, "" where there are.
     """
 
     def __init__(self, addresses: Callable[[int], list[int]], proc: Path = PROC) -> None:
         self.unplaced = 0
+        self.without = ""
         self._addresses = addresses
         self._proc = proc
         self._files: dict[tuple[str, str], int] = {}
@@ -86,6 +89,8 @@ class UserStacks:
         self._ids: dict[tuple[int, int], int] = {}
         self._placed: dict[int, int] = {}
         self._own: dict[tuple[Frame, ...], int] = {}
+        self._stacks: list[tuple[Frame, ...]] = []
+        self._bcc: Libbcc | None = None
 
     def take(self, events: NDArray[np.void]) -> None:
         """Replace the kernel's ids in ``events`` (:data:`schema.EVENT_DTYPE`) by our own."""
@@ -122,8 +127,13 @@ class UserStacks:
             self._ids[pid, kernel_id] = known
 
     def _number(self, frames: tuple[Frame, ...]) -> int:
-        number = self._own.setdefault(frames, len(self._own)) if frames else MAX_ID + 1
-        return number if number <= MAX_ID else schema.UNKNOWN_STACK
+        number = self._own.get(frames, len(self._own)) if frames else MAX_ID + 1
+        if number > MAX_ID:
+            return schema.UNKNOWN_STACK
+        if number == len(self._own):
+            self._stacks.append(frames)
+            self._own[frames] = number
+        return number
 
     def _frame(self, pid: int, mapped: list[Extent], address: int) -> Frame:
         at = bisect_right(mapped, address, key=lambda extent: extent.start) - 1
@@ -149,32 +159,46 @@ class UserStacks:
         except OSError:
             return -1
 
-    def resolve(self) -> UserStackBlock:
-        """Texts of all stacks by our ids, innermost frame first; closes the files.
+    def texts(self, number: int) -> tuple[str, ...]:
+        """A stack by our id, innermost frame first; another thread may take events meanwhile.
 
         ``function+0x1f [file]``, ``/path/to/file+0x1234`` where no function is known there, and the
         bare address outside of any file.
         """
-        without, bcc = "", None
-        try:
-            bcc = Libbcc() if self._opened else None
-        except UntraceableError as error:
-            without = str(error)
-        names = [_names(file, bcc) for file in self._opened]
-        stacks = {
-            number: tuple(f"{at:#x}" if file == NO_FILE else names[file][at] for file, at in frames)
-            for frames, number in self._own.items()
-            if number <= MAX_ID
-        }
-        return UserStackBlock(stacks, without, self.unplaced)
+        return tuple(
+            f"{at:#x}" if file == NO_FILE else self._name(self._opened[file], at)
+            for file, at in self._stacks[number]
+        )
 
+    def _name(self, file: _File, offset: int) -> str:
+        """Of a place in a file; one that is new is looked up together with all that are."""
+        if offset not in file.names:
+            new = set(file.offsets) - file.names.keys()
+            found = {at: f"{file.path or '[anonymous]'}+{at:#x}" for at in new}
+            if (bcc := self._library()) and file.fd >= 0:
+                base = file.path.rpartition("/")[2]
+                functions = bcc.functions(file.fd, new)
+                found |= {at: f"{text} [{base}]" for at, text in functions.items()}
+            file.names |= found
+        return file.names[offset]
 
-def _names(file: _File, bcc: Libbcc | None) -> dict[int, str]:
-    """Text for each offset in a file; closes it."""
-    name = file.path.rpartition("/")[2]
-    found = {offset: f"{file.path or '[anonymous]'}+{offset:#x}" for offset in file.offsets}
-    if file.fd >= 0:
-        functions = bcc.functions(file.fd, file.offsets) if bcc else {}
-        found |= {offset: f"{text} [{name}]" for offset, text in functions.items()}
-        os.close(file.fd)
-    return found
+    def _library(self) -> Libbcc | None:
+        if not self._bcc and not self.without:
+            try:
+                self._bcc = Libbcc()
+            except UntraceableError as error:
+                self.without = str(error)
+        return self._bcc
+
+    def resolve(self) -> UserStackBlock:
+        """All stacks, by our ids; closes the files."""
+        stacks = {number: self.texts(number) for number in range(len(self._stacks))}
+        self.close()
+        return UserStackBlock(stacks, self.without, self.unplaced)
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._opened:
+            if file.fd >= 0:
+                os.close(file.fd)
+                file.fd = -1

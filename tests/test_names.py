@@ -48,20 +48,6 @@ def test_a_child_has_the_name_of_its_parent_until_its_own_tells() -> None:
     assert [names.cgroup(7, START + ms * MS) for ms in range(3)] == ["/one", "/three", "/two"]
 
 
-def test_the_exporter_of_a_buffer_is_known_until_the_batch_after_its_release() -> None:
-    k = Build()
-    buffer = k.export(exporter="vgem")
-    k.release(buffer)
-    names = Names()
-    names.feed(k.names())
-
-    names.feed_events(k.events())
-    assert names.exporter_of(buffer.inode) == "vgem"
-
-    names.feed_events(k.events()[:0])
-    assert names.exporter_of(buffer.inode) == UNKNOWN
-
-
 def test_a_text_from_proc_gets_the_id_that_the_kernel_gave_it() -> None:
     k = Build()
     k.export(exporter="vgem")

@@ -13,23 +13,14 @@ import pytest
 from dmabuf_trace import report, schema, story, trace
 from dmabuf_trace.analysis import Result, registry
 from dmabuf_trace.errors import InputError
-from dmabuf_trace.names import Names
 from dmabuf_trace.render import machine, terminal
-from dmabuf_trace.render.line import event_json, format_event
 from dmabuf_trace.render.table import Part, write
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, duration_text, parse_duration, rate_text
-from tests.build import KIB, MIB, MS, P2P, START, US, Build, Process, S
+from tests.build import KIB, MIB, MS, US, Build, Process, S
 
 HOSTILE = "\x1b[2J\x07[bold]x[/]\u202e\r"
 ESCAPED = "\\x1b[2J\\x07[bold]x[/]\\u202e\\r"
-
-
-def lines_of(k: Build) -> list[str]:
-    names = Names()
-    names.feed(k.names())
-    names.feed_events(k.events())
-    return [format_event(event, names, origin=START) for event in k.events()]
 
 
 class Screen(io.StringIO):
@@ -47,115 +38,6 @@ def shown(parts: object, stream: io.StringIO | None = None) -> str:
 
 def opened(k: Build, tmp_path: Path, *, cut: bool = False) -> trace.Trace:
     return trace.open(k.write(tmp_path / "x.dbt", cut=cut))
-
-
-def test_one_line_per_event() -> None:
-    k = Build()
-    buffer = k.export(size=MIB, exporter="vgem", fd=5, dur=3 * US)
-    k.by(Process(812, "v4l2-ctl"))
-    k.wait(12 * S + 345678 * US)
-    attachment = k.attach(buffer, "vivid-000", dur=12 * US)
-    mapping = k.map(attachment, "to_device", dur=1500)
-    k.unmap(mapping, "to_device")
-    k.map(attachment, errno=12)
-    k.detach(attachment)
-    k.event("cpu_begin", buffer=41, detail=3, dur=800)
-    k.mmap(buffer, start=0x7F00)
-    k.name(buffer, "frame 0")
-    k.release(buffer)
-
-    device = "device vivid-000 (platform/vivid)"
-    at = "    12.345678  v4l2-ctl-812        "
-    assert lines_of(k) == [
-        "     0.000000  app-100               export            buffer 41 vgem  1 MiB  dur 3us",
-        "     0.000000  app-100               fd_install        buffer 41 vgem  fd 5",
-        f"{at}  attach            buffer 41 vgem  {device}  static  dur 12us",
-        f"{at}  map               buffer 41 vgem  {device}  to_device  1 entry  dur 1.5us",
-        f"{at}  unmap             buffer 41 vgem  {device}  to_device",
-        f"{at}  map               buffer 41 vgem  {device}  bidirectional  FAILED ENOMEM  dur 0ns",
-        f"{at}  detach            buffer 41 vgem  {device}",
-        f"{at}  cpu_begin         buffer 41 vgem  read+write  dur 800ns",
-        f"{at}  mmap              buffer 41 vgem  1 MiB at 0x7f00  dur 0ns",
-        f'{at}  set_name          buffer 41 vgem  "frame 0"  dur 0ns',
-        f"{at}  release           buffer 41 vgem",
-    ]
-
-
-def test_a_line_never_moves_the_cursor() -> None:
-    k = Build()
-    k.by(Process(7, HOSTILE)).name(k.export(exporter=HOSTILE), HOSTILE)
-
-    first, second = lines_of(k)
-
-    assert f"{ESCAPED}-7" in first
-    assert f"buffer 41 {ESCAPED}" in first
-    assert f'"{ESCAPED}"' in second
-    assert first.isprintable()
-    assert second.isprintable()
-
-
-def test_every_kind_has_a_line_and_a_json_object_even_for_senseless_fields() -> None:
-    k = Build()
-    for kind in schema.KINDS:
-        k.event(kind.name, detail=0xFFFFFFFF, value=2**64 - 1, aux=2**64 - 1, object=2**64 - 1)
-    k.events()["kind"][0] = 99
-
-    for line in lines_of(k):
-        assert line.isprintable()
-    for event in k.events():
-        json.dumps(event_json(event, Names()), allow_nan=False)
-
-
-def test_peer_to_peer_in_a_line_and_as_json() -> None:
-    k = Build()
-    buffer = k.export()
-    for p2p in P2P:
-        k.attach(buffer, "nic", driver="", bus="", dynamic=True, p2p=p2p)
-    k.attach(buffer, "nic", driver="", bus="", dynamic=True, p2p="refused", errno=16)
-
-    lines = (line.partition("device nic  ")[2] for line in lines_of(k)[1:])
-    told = [line.replace("  dur 0ns", "") for line in lines]
-    asked = [event_json(event, Names())["peer2peer_asked"] for event in k.events()[1:]]
-
-    refused = "dynamic p2p refused"
-    assert told == [
-        *("dynamic p2p", refused, "dynamic", "dynamic p2p", "dynamic"),
-        "dynamic  FAILED EBUSY",
-    ]
-    assert asked == [True, True, False, True, None, True]
-
-
-def test_an_event_as_json() -> None:
-    k = Build()
-    attachment = k.attach(
-        k.export(exporter="vgem"), "gpu", driver="amdgpu", bus="pci", dynamic=True
-    )
-    names = Names()
-    names.feed(k.names())
-    names.feed_events(k.events())
-
-    assert event_json(k.events()[-1], names) == {
-        "ts_ns": START,
-        "kind": "attach",
-        "buffer": 41,
-        "exporter": "vgem",
-        "object": f"{attachment.address:#x}",
-        "pid": 100,
-        "tid": 100,
-        "comm": "app",
-        "cgroup": None,
-        "cpu": 0,
-        "ret": 0,
-        "dur_ns": 0,
-        "device": "gpu",
-        "driver": "amdgpu",
-        "bus": "pci",
-        "device_address": f"{k.events()[-1]['value']:#x}",
-        "dynamic": True,
-        "peer2peer": False,
-        "peer2peer_asked": False,
-        "stack": None,
-    }
 
 
 @pytest.mark.parametrize(
@@ -407,29 +289,6 @@ def test_parts_of_a_call_are_below_it(tmp_path: Path) -> None:
      +0.014000s  app-100                   operation     map  dur 10us
 """
     )
-
-
-def test_lines_of_kinds_without_a_device() -> None:
-    k = Build()
-    buffer = k.export()
-    k.event("fd_install", buffer=41, detail=7, aux=schema.FD_DUP2)
-    k.event("fork", detail=101)
-    k.event("poll", buffer=41, value=0x5, detail=0x4)
-    k.event("lock_wait", buffer=41, ret=-4, dur=MS)
-    k.event("map", buffer=41, detail=schema.MAP_CACHED | 1 | 300 << schema.MAP_ENTRIES_SHIFT)
-    k.event("release", buffer=41, detail=schema.CONTEXTS.index("kernel worker"))
-
-    at = "     0.000000  app-100             "
-    assert lines_of(k)[1:] == [
-        f"{at}  fd_install        buffer 41 system  fd 7 by dup2",
-        f"{at}  fork              child 101",
-        f"{at}  poll              buffer 41 system  for in+out: out  dur 0ns",
-        f"{at}  lock_wait         buffer 41 system  FAILED EINTR  dur 1ms",
-        f"{at}  map               buffer 41 system  device <unknown>  to_device  300 entries  "
-        "cached  dur 0ns",
-        f"{at}  release           buffer 41 system  in kernel worker",
-    ]
-    assert buffer.inode == 41
 
 
 def test_a_long_story_leaves_the_middle_out_and_says_so(tmp_path: Path) -> None:

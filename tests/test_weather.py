@@ -312,8 +312,9 @@ def test_an_exporter_that_comes_back_is_the_same_one(out: Path) -> None:
 @pytest.mark.guest
 def test_events_are_shown_as_they_happen(results: Results) -> None:
     kinds = ["export", "fd_install", "fd_close", "release"]
-    lines = results["trace"]["stdout"].splitlines()
-    assert [line.split()[2] for line in lines] == kinds
+    titles, *lines = results["trace"]["stdout"].splitlines()
+    assert [line.split()[3] for line in lines] == kinds
+    assert {line.index("system") for line in lines} == {titles.index("exporter")}
     events = [json.loads(line) for line in results["trace, JSON"]["stdout"].splitlines()]
     assert [event["kind"] for event in events] == kinds
     assert {event["exporter"] for event in events} == {"system"}

@@ -186,7 +186,7 @@ def check(
 @contextmanager
 def _skipping(wanted: bool) -> Iterator[None]:
     """Within: where this kernel can't be traced, the exit status is 77 if that is wanted."""
-    from dmabuf_trace.notes import note
+    from dmabuf_trace.stderr import note
 
     try:
         yield

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that follow the running kernel: record, trace."""
+"""The command that records, and the options of all that follow the running kernel."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -90,69 +88,3 @@ def record(
         *(comm, exporter, min_size, max_size, stacks, holders_every, cycles, force, steered),
     )
     raise typer.Exit(record_with_notes(request.recording()).ending.status)
-
-
-@app.command(context_settings=RUNS_COMMANDS)
-def trace(
-    command: Command = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
-    duration: Duration = options.DURATION.default,
-    ring: Ring = options.RING.default,
-    maxactive: MaxActive = options.MAXACTIVE.default,
-    events: Events = options.EVENTS.default,
-    loader: LoaderName = options.LOADER.default,
-    attach: Attach = options.ATTACH.default,
-    table: Tables = options.TABLES.default,
-    pid: Pids = options.PIDS.default,
-    only_command: OnlyCommand = options.ONLY_COMMAND.default,
-    comm: Comm = options.COMM.default,
-    exporter: Exporter = options.EXPORTER.default,
-    min_size: MinSize = options.MIN_SIZE.default,
-    max_size: MaxSize = options.MAX_SIZE.default,
-) -> None:
-    """Print a line per event as it happens, until CMD ends or Ctrl-C.
-
-    Events go to stdout, notes to stderr. The exit status is CMD's; without CMD, 0.
-    """
-    from dmabuf_trace import snapshot
-    from dmabuf_trace.capture import Batch, Capture
-    from dmabuf_trace.names import Names
-    from dmabuf_trace.notes import note, note_lost, note_missing
-    from dmabuf_trace.render.line import event_json, format_event
-    from dmabuf_trace.request import Request
-    from dmabuf_trace.session import Follower, find_command, follow, signals_waited_for
-
-    names = Names()
-    arguments = tuple(command or ())
-    find_command(arguments)
-
-    def show(batch: Batch) -> None:
-        names.feed(batch.names)
-        names.feed_cgroups(batch.cgroups)
-        names.feed_events(batch.events)
-        for event in batch.events:
-            if as_json:
-                print(json.dumps(event_json(event, names)))
-            else:
-                print(format_event(event, names))
-        sys.stdout.flush()
-
-    request = Request(
-        *(arguments, None, duration, ring, maxactive, events, loader, attach, table, pid),
-        *(only_command, comm, exporter, min_size, max_size),
-    )
-    with Capture(request.capture()) as capture, signals_waited_for():
-        note_missing(capture)
-        with snapshot.Looker() as looker:
-            for found in capture.watch.begin(looker.take("start")).buffers:
-                names.remember(found.buffer, names.intern_exporter(found.exporter))
-            capture.know_tables(looker.tables)
-        if not command:
-            note("tracing, Ctrl-C to stop")
-        follower = Follower(capture, show)
-        ending = follow(follower, arguments, request.seconds)
-        capture.detach()
-        follower.finish()
-    lost = note_lost(follower.losses)
-    note(f"{follower.events} events, {lost} lost")
-    raise typer.Exit(ending.status)

@@ -1,283 +1,149 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One event as one line, or as one JSON object. Imports neither pandas nor rich."""
+"""One event as one line of aligned columns, its stacks indented below.
+
+Imports neither pandas nor rich (which is asked for the width of what is not ASCII).
+
+A column is as wide as usual texts need and grows with the longest so far: all that follows is
+aligned again. Names are cut on a narrow terminal only, nowhere else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final
-
-import numpy as np
+import os
+from typing import Final, Protocol, TextIO
 
 from dmabuf_trace import schema
 from dmabuf_trace.errnos import error_name
+from dmabuf_trace.lines import Fields, Seen, Stacks
 from dmabuf_trace.names import Names
-from dmabuf_trace.render.text import printable
-from dmabuf_trace.units import bytes_text, duration_text
+from dmabuf_trace.render.event import TIMED, device_name, kind_name, rest
+from dmabuf_trace.render.jsonl import Json
+from dmabuf_trace.render.text import cells, cut, printable
+from dmabuf_trace.units import bytes_text, count_text, duration_text
 
-Event = np.void | dict[str, Any]
-Fields = dict[str, Any]
+GAP: Final = "  "
+NONE: Final = "-"
+LEAST: Final = 8
+"""Cells that are left of each name on the narrowest terminal."""
+DETAILS: Final = 24
+"""Cells that are left for what has no column of its own."""
 
-_POLL: Final = {0x1: "in", 0x2: "pri", 0x4: "out", 0x8: "err", 0x10: "hup"}
-"""EPOLL* bits (include/uapi/linux/eventpoll.h), which are those of poll(2)."""
-
-
-def _fields(event: Event) -> Fields:
-    if isinstance(event, dict):
-        return event
-    return dict(zip(event.dtype.names or (), event.item(), strict=True))
-
-
-def _kind(event: Fields) -> str:
-    return schema.KIND_NAMES.get(event["kind"], f"kind {event['kind']}")
-
-
-def _direction(detail: int) -> str:
-    known = schema.DIRECTIONS
-    return known[detail] if detail < len(known) else f"direction {detail}"
-
-
-def _mapping(event: Fields) -> str:
-    detail = event["detail"]
-    parts = [_direction(detail & schema.MAP_DIRECTION)]
-    if entries := detail >> schema.MAP_ENTRIES_SHIFT:
-        parts.append(f"{entries} {'entries' if entries > 1 else 'entry'}")
-    return "  ".join(parts + ["cached"] * bool(detail & schema.MAP_CACHED))
-
-
-def _by_dup2(event: Fields) -> str:
-    return " by dup2" if event["aux"] & schema.FD_DUP2 else ""
-
-
-def _context(detail: int) -> str:
-    known = schema.CONTEXTS
-    return known[detail] if detail < len(known) else f"context {detail}"
-
-
-def _operation(detail: int) -> str:
-    known = schema.OPERATIONS
-    return known[detail - 1] if 0 < detail <= len(known) else f"operation {detail}"
-
-
-def _polled(events: int) -> str:
-    names = [name for bit, name in _POLL.items() if events & bit]
-    rest = events & ~sum(_POLL)
-    return "+".join([*names, *([f"{rest:#x}"] if rest else [])]) or "nothing"
-
-
-def _fence(event: Fields) -> str:
-    over = "  timed out" if event["detail"] & schema.FENCE_TIMED_OUT else ""
-    return f"fence {event['value']}:{event['aux']}{over}"
-
-
-def _importer(event: Fields) -> str:
-    detail = event["detail"]
-    importer = "dynamic" if detail & schema.ATTACH_DYNAMIC else "static"
-    if detail & schema.ATTACH_PEER2PEER:
-        return importer + " p2p"
-    refused = detail & schema.ATTACH_P2P_ASKED and not event["ret"]
-    return importer + " p2p refused" if refused else importer
-
-
-def _sync(detail: int) -> str:
-    parts = (("read", schema.SYNC_READ), ("write", schema.SYNC_WRITE))
-    return "+".join(name for name, bit in parts if detail & bit) or f"flags {detail}"
-
-
-def _sync_fd(event: Fields) -> str:
-    return f"sync_file fd {event['value']}"
-
-
-def _device(event: Fields, names: Names) -> str:
-    device = names.device(event["aux"])
-    of = "/".join(part for part in (device.bus, device.driver) if part)
-    return f"device {device.name}" + (f" ({of})" if of else "")
-
-
-def _vma(event: Fields, _: Names) -> str:
-    pages = f" from page {event['aux']}" if event["aux"] else ""
-    return f"{bytes_text(event['value'])} at {event['object']:#x}{pages}"
-
-
-_DETAIL: Final[dict[str, Callable[[Fields, Names], str]]] = {
-    "export": lambda event, _: bytes_text(event["value"]),
-    "fd_install": lambda event, _: f"fd {event['detail']}" + _by_dup2(event),
-    "release": lambda event, _: "" if not event["detail"] else f"in {_context(event['detail'])}",
-    "fork": lambda event, _: f"child {event['detail']}",
-    "poll": lambda event, _: f"for {_polled(event['value'])}: {_polled(event['detail'])}",
-    "fence_wait": lambda event, _: _fence(event),
-    "operation": lambda event, _: _operation(event["detail"]),
-    "attach": lambda event, names: f"{_device(event, names)}  {_importer(event)}",
-    "detach": _device,
-    "map": lambda event, names: f"{_device(event, names)}  {_mapping(event)}",
-    "unmap": lambda event, names: f"{_device(event, names)}  {_mapping(event)}",
-    "cpu_begin": lambda event, _: _sync(event["detail"]),
-    "cpu_end": lambda event, _: _sync(event["detail"]),
-    "mmap": _vma,
-    "mmap_importer": _vma,
-    "set_name": lambda event, names: f'"{names.buffer(event["aux"])}"',
-    "get": lambda event, _: f"fd {event['detail']}",
-    "pin": _device,
-    "unpin": _device,
-    "kernel_begin": lambda event, _: _direction(event["detail"]),
-    "kernel_end": lambda event, _: _direction(event["detail"]),
-    "export_sync_file": lambda event, _: f"{_sync(event['detail'])}  {_sync_fd(event)}",
-    "import_sync_file": lambda event, _: f"{_sync(event['detail'])}  {_sync_fd(event)}",
+_COLUMNS: Final = {
+    "time": 14,
+    "cpu": 3,
+    "process": 20,
+    "event": max(len(kind.name) for kind in schema.KINDS),
+    "buffer": 6,
+    "exporter": 12,
+    "device": 12,
+    "size": 8,
+    "dur": 7,
+    "result": 6,
 }
-_TIMED: Final = frozenset(kind.name for kind in schema.KINDS if kind.timed)
-_STACKED: Final = frozenset(kind.name for kind in schema.KINDS if kind.stack)
-_WIDTH: Final = max(len(kind.name) for kind in schema.KINDS)
+"""Titles, and cells that usual texts need."""
+_TO_RIGHT: Final = ("time", "cpu", "buffer", "size", "dur")
+_NAMES: Final = ("process", "exporter", "device")
+_LABELS: Final = {"stack": "at", "user_stack": "from"}
+_INDENT: Final = " " * (_COLUMNS["time"] + len(GAP))
+_RETURNING: Final = frozenset(kind.name for kind in schema.KINDS if kind.ret)
 
 
-def _exporter(event: Fields, names: Names) -> str:
-    if _kind(event) == "export":
-        return names.exporter(event["aux"])
-    return names.exporter_of(event["buffer"])
+class Form(Protocol):
+    """How lines are written."""
+
+    def head(self) -> str:
+        """What comes ahead of the first."""
+
+    def line(self, seen: Seen, names: Names, stacks: Stacks) -> str:
+        """An event, and the frames of the stacks that are wanted of it, with a newline."""
+
+    def gap(self, count: int) -> str:
+        """Says that so many events are missing here."""
 
 
-def what(event: Event, names: Names) -> str:
-    """The part of the line that tells the kind's own fields: ``fd 5``, ``device vivid-000 ...``."""
-    fields = _fields(event)
-    kind = _kind(fields)
-    parts = [_DETAIL[kind](fields, names)] if kind in _DETAIL else []
-    if fields["ret"] < 0:
-        parts.append(f"FAILED {error_name(-fields['ret'])}")
-    if kind in _TIMED:
-        parts.append(f"dur {duration_text(fields['dur'])}")
-    return printable("  ".join(parts))
+def form_for(stream: TextIO, *, as_json: bool, origin: int = 0) -> Form:
+    """JSON, or aligned lines: as wide as the terminal, if it is one."""
+    if as_json:
+        return Json()
+    width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+    return Aligned(width or None, origin)
 
 
-def format_event(event: Event, names: Names, *, origin: int = 0) -> str:
-    """One line without a newline; times are seconds since ``origin`` (ns, CLOCK_MONOTONIC)."""
-    fields = _fields(event)
-    ts = fields["ts"] - origin
-    who = f"{names.comm(fields['tid'], fields['ts'])}-{fields['pid']}"
-    of_none = "" if _kind(fields) == "fork" else f"buffer - {_exporter(fields, names)}"
-    buffer = fields["buffer"]
-    about = f"buffer {buffer} {_exporter(fields, names)}" if buffer else of_none
-    seconds = f"{ts // 10**9:>6}.{ts % 10**9 // 1000:06}"
-    head = f"{seconds}  {printable(who):<20}  {_kind(fields):<{_WIDTH}}"
-    return "  ".join(part for part in (head, printable(about), what(fields, names)) if part)
+class Aligned:
+    """Makes lines; ``width`` is a terminal's, None: it is none.
 
-
-def event_json(event: Event, names: Names) -> dict[str, Any]:
-    """The event as JSON: its fields with units in their keys, and what its ids stand for.
-
-    ``object`` and addresses are hexadecimal texts, as 64-bit numbers don't survive every reader.
+    Times are seconds since ``origin`` (ns, CLOCK_MONOTONIC).
     """
-    fields = _fields(event)
-    kind = _kind(fields)
-    found: dict[str, Any] = {
-        "ts_ns": fields["ts"],
-        "kind": kind,
-        "buffer": fields["buffer"] or None,
-        "exporter": _exporter(fields, names) if fields["buffer"] or kind == "export" else None,
-        "object": f"{fields['object']:#x}",
-        "pid": fields["pid"],
-        "tid": fields["tid"],
-        "comm": names.comm(fields["tid"], fields["ts"]),
-        "cgroup": names.cgroup(fields["tid"], fields["ts"]),
-        "cpu": fields["cpu"],
-        "ret": fields["ret"],
-    }
-    if fields["ret"] < 0:
-        found["error"] = error_name(-fields["ret"])
-    if kind in _TIMED:
-        found["dur_ns"] = fields["dur"]
-    if kind in _STACKED:
-        found["stack"] = _stack(fields)
-    return found | (_JSON[kind](fields, names) if kind in _JSON else {})
+
+    def __init__(self, width: int | None = None, origin: int = 0) -> None:
+        self._origin = origin
+        self._widths = dict(_COLUMNS)
+        self._most: int | None = None
+        if width is not None:
+            others = sum(_COLUMNS[title] for title in _COLUMNS if title not in _NAMES)
+            left = width - others - len(GAP) * len(_COLUMNS) - DETAILS
+            self._most = max(left // len(_NAMES), LEAST)
+            for title in _NAMES:
+                self._widths[title] = min(self._widths[title], self._most)
+
+    def head(self) -> str:
+        """The titles."""
+        return self._row({title: title for title in _COLUMNS}, "")
+
+    def line(self, seen: Seen, names: Names, stacks: Stacks) -> str:
+        """The event, and below it a line for each frame."""
+        cells_of = self._cells(seen, names)
+        below = "".join(map(_frames, stacks.of(seen.event).items()))
+        return self._row(cells_of, printable(rest(seen.event, names))) + below
+
+    def gap(self, count: int) -> str:
+        """A line among the others."""
+        return f"{_INDENT}{count_text(count, 'event')} not shown: the reader is too slow\n"
+
+    def _cells(self, seen: Seen, names: Names) -> dict[str, str]:
+        event = seen.event
+        kind = kind_name(event)
+        ts = event["ts"] - self._origin
+        return {
+            "time": f"{ts // 10**9}.{ts % 10**9 // 1000:06}",
+            "cpu": str(event["cpu"]),
+            "process": self._name(f"{seen.comm}-{event['pid']}"),
+            "event": kind,
+            "buffer": str(event["buffer"] or NONE),
+            "exporter": self._name(seen.exporter),
+            "device": self._name(device_name(event, names)),
+            "size": NONE if seen.size is None else bytes_text(seen.size),
+            "dur": duration_text(event["dur"]) if kind in TIMED else NONE,
+            "result": _result(event, kind),
+        }
+
+    def _name(self, text: str | None) -> str:
+        if text is None:
+            return NONE
+        return printable(text) if self._most is None else cut(printable(text), self._most)
+
+    def _row(self, texts: dict[str, str], details: str) -> str:
+        parts = []
+        for title, text in texts.items():
+            width = cells(text)
+            self._widths[title] = max(self._widths[title], width)
+            space = " " * (self._widths[title] - width)
+            parts.append(space + text if title in _TO_RIGHT else text + space)
+        return GAP.join([*parts, details]).rstrip() + "\n"
 
 
-def _stack(event: Fields) -> int | None:
-    return event["stack"] if event["stack"] != schema.UNKNOWN_STACK else None
+def _result(event: Fields, kind: str) -> str:
+    if event["ret"] < 0:
+        return error_name(-event["ret"])
+    return "ok" if kind in _RETURNING else NONE
 
 
-def _json_device(event: Fields, names: Names) -> dict[str, Any]:
-    device = names.device(event["aux"])
-    return {"device": device.name, "driver": device.driver, "bus": device.bus}
-
-
-def _asked(detail: int) -> bool | None:
-    """Whether the importer asks for peer-to-peer; None: not known."""
-    if detail & (schema.ATTACH_P2P_ASKED | schema.ATTACH_PEER2PEER):
-        return True
-    known = detail & schema.ATTACH_P2P_NOT_ASKED or not detail & schema.ATTACH_DYNAMIC
-    return False if known else None
-
-
-def _json_attach(event: Fields, names: Names) -> dict[str, Any]:
-    return {
-        **_json_device(event, names),
-        "device_address": f"{event['value']:#x}",
-        "dynamic": bool(event["detail"] & schema.ATTACH_DYNAMIC),
-        "peer2peer": bool(event["detail"] & schema.ATTACH_PEER2PEER),
-        "peer2peer_asked": _asked(event["detail"]),
-    }
-
-
-def _json_unmap(event: Fields, names: Names) -> dict[str, Any]:
-    return {
-        **_json_device(event, names),
-        "sgt": f"{event['value']:#x}",
-        "direction": _direction(event["detail"] & schema.MAP_DIRECTION),
-        "cached": bool(event["detail"] & schema.MAP_CACHED),
-    }
-
-
-def _json_map(event: Fields, names: Names) -> dict[str, Any]:
-    entries = event["detail"] >> schema.MAP_ENTRIES_SHIFT
-    return {**_json_unmap(event, names), "entries": entries if event["ret"] >= 0 else None}
-
-
-def _json_fd_install(event: Fields, _: Names) -> dict[str, Any]:
-    table = {"table": f"{event['value']:#x}"}
-    return {"fd": event["detail"], "dup2": bool(event["aux"] & schema.FD_DUP2), **table}
-
-
-def _json_fence(event: Fields, _: Names) -> dict[str, Any]:
-    fence = {"fence_context": event["value"], "fence_seqno": event["aux"]}
-    return {**fence, "timed_out": bool(event["detail"] & schema.FENCE_TIMED_OUT)}
-
-
-def _json_direction(event: Fields, _: Names) -> dict[str, Any]:
-    return {"direction": _direction(event["detail"])}
-
-
-def _json_sync(event: Fields, _: Names) -> dict[str, Any]:
-    return {"sync_flags": event["detail"]}
-
-
-def _json_sync_file(event: Fields, _: Names) -> dict[str, Any]:
-    return {"sync_flags": event["detail"], "sync_file_fd": event["value"]}
-
-
-def _json_mmap(event: Fields, _: Names) -> dict[str, Any]:
-    return {"length_bytes": event["value"], "offset_pages": event["aux"]}
-
-
-_JSON: Final[dict[str, Callable[[Fields, Names], dict[str, Any]]]] = {
-    "export": lambda event, _: {"size_bytes": event["value"], "flags": event["detail"]},
-    "fd_install": _json_fd_install,
-    "attach": _json_attach,
-    "detach": _json_device,
-    "map": _json_map,
-    "unmap": _json_unmap,
-    "cpu_begin": _json_sync,
-    "cpu_end": _json_sync,
-    "mmap": _json_mmap,
-    "mmap_importer": _json_mmap,
-    "set_name": lambda event, names: {"name": names.buffer(event["aux"])},
-    "release": lambda event, _: {"context": _context(event["detail"]) if event["detail"] else None},
-    "fd_close": lambda event, _: {"table": f"{event['value']:#x}"},
-    "get": lambda event, _: {"fd": event["detail"]},
-    "pin": _json_device,
-    "unpin": _json_device,
-    "kernel_begin": _json_direction,
-    "kernel_end": _json_direction,
-    "export_sync_file": _json_sync_file,
-    "import_sync_file": _json_sync_file,
-    "fork": lambda event, _: {"child": event["detail"], "child_table": f"{event['value']:#x}"},
-    "poll": lambda event, _: {"requested": event["value"], "returned": event["detail"]},
-    "fence_wait": _json_fence,
-    "operation": lambda event, _: {"operation": _operation(event["detail"])},
-}
+def _frames(stack: tuple[str, object]) -> str:
+    name, frames = stack
+    if not isinstance(frames, (list, tuple)):
+        return ""
+    labels = [_LABELS[name], *[""] * len(frames)]
+    return "".join(
+        f"{_INDENT}{label:<4} {printable(frame)}\n"
+        for label, frame in zip(labels, frames, strict=False)
+    )

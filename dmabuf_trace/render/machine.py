@@ -13,7 +13,7 @@ appear) and, unless it is about the running system, ``recording``. Sizes are exa
   ``not_observed``, ``doubts``;
 - a diff: ``a`` and ``b``, two recordings, else as an analysis; columns end in ``_a`` and ``_b``;
 - an account of a snapshot: ``source``, ``lists_all_buffers``, ``unreadable_processes``, ``totals``,
-  ``processes``, ``buffers``;
+  ``exporters``, ``processes``, ``buffers``;
 - a verdict: ``verdict`` (clean, findings, inconclusive), ``status``, ``command`` (``command``,
   ``status``, ``cycles``, ``failed``; null where its end is not known), ``cases`` and ``notes``.
   A case has ``name``, ``title``, ``outcome`` (passed, failed, inconclusive, off), ``reason``,
@@ -31,13 +31,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace.analysis import Result, Table, records
-from dmabuf_trace.render.line import event_json
+from dmabuf_trace.lines import Seen
+from dmabuf_trace.render.jsonl import event_json
 
 if TYPE_CHECKING:
     from dmabuf_trace.accounting import Account
     from dmabuf_trace.findings import Finding, Verdict
     from dmabuf_trace.report import Recording, Report
-    from dmabuf_trace.story import Story
+    from dmabuf_trace.story import Step, Story
 
 SCHEMA: Final = 1
 
@@ -128,7 +129,7 @@ def story_json(story: Story, recording: Recording) -> str:
     """One buffer's story, every event."""
     steps = [
         {
-            **event_json(step.event, story.names),
+            **event_json(_seen(step, story), story.names),
             "since_ns": step.since_ns,
             "attachment_id": step.attachment_id,
             "stack": step.stack,
@@ -151,6 +152,12 @@ def story_json(story: Story, recording: Recording) -> str:
     )
 
 
+def _seen(step: Step, story: Story) -> Seen:
+    thread, names, buffer = (step.event["tid"], step.event["ts"]), story.names, story.buffer
+    who = (names.comm(*thread), names.cgroup(*thread))
+    return Seen(step.event, *who, buffer["exporter"], buffer["size_bytes"])
+
+
 def account_json(account: Account) -> str:
     """A snapshot of the running system."""
     document: dict[str, Any] = {
@@ -165,7 +172,21 @@ def account_json(account: Account) -> str:
             "kernel_only_bytes": account.kernel_only_bytes,
             "in_flight_buffers": account.in_flight,
             "in_flight_bytes": account.in_flight_bytes,
+            "bufinfo_objects": account.listed[0] if account.listed else None,
+            "bufinfo_bytes": account.listed[1] if account.listed else None,
         },
+        "exporters": [
+            {
+                "exporter": row.name,
+                "buffers": row.buffers,
+                "size_bytes": row.size,
+                "held": row.held,
+                "held_bytes": row.held_bytes,
+                "processes": row.processes,
+                "unsized": row.unsized,
+            }
+            for row in account.exporters
+        ],
         "processes": [
             {
                 "pid": row.pid,
@@ -188,6 +209,7 @@ def account_json(account: Account) -> str:
                 "references": row.references,
                 "processes": row.processes,
                 "holders": list(row.holders),
+                "devices": None if row.devices is None else list(row.devices),
             }
             for row in account.buffers
         ],

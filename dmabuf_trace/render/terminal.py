@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dmabuf_trace import holders, schema
 from dmabuf_trace.analysis import Result, records
-from dmabuf_trace.render.line import what
+from dmabuf_trace.render.event import what
 from dmabuf_trace.render.table import (
     Part,
     frames_text,

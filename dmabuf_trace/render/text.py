@@ -9,6 +9,8 @@ from typing import Final
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that move the cursor, turn the writing direction, or show as nothing."""
 
+ELLIPSIS: Final = "\u2026"
+
 
 def printable(text: str) -> str:
     """``text`` with every unsafe character written as an escape, on one line."""
@@ -17,3 +19,21 @@ def printable(text: str) -> str:
     return "".join(
         ascii(char)[1:-1] if unicodedata.category(char) in _UNSAFE else char for char in text
     )
+
+
+def cells(text: str) -> int:
+    """Columns of a terminal that a printable text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def cut(text: str, most: int) -> str:
+    """A printable text in at most so many columns, with an ellipsis where some is left out."""
+    if cells(text) <= most:
+        return text
+    while cells(text) >= most:
+        text = text[:-1]
+    return text + ELLIPSIS
