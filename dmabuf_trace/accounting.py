@@ -10,9 +10,9 @@ process holds, also where a socket's queue does. Must not know where the snapsho
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmabuf_trace.blocks import Holder, SnapshotBlock
 
@@ -36,11 +36,35 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class Exporter:
+    """The buffers of an exporter, None: of one that is not known; ``unsized`` are not in the sums.
+
+    ``held`` are those that a process holds, by ``processes`` in all.
+    """
+
+    name: str | None
+    buffers: int
+    size: int
+    held: int
+    held_bytes: int
+    processes: int
+    unsized: int
+
+
+class Cell(NamedTuple):
+    """How a process holds a buffer: fds, VMAs, and fds in queues of sockets that it has open."""
+
+    fds: int
+    vmas: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeldBuffer:
     """A buffer and its holders; what the source does not tell is None.
 
     ``holders`` are objects as in :func:`dmabuf_trace.holders.at_end`: the fds of a process
-    together, then each VMA, then sockets' queues.
+    together, then each VMA, then sockets' queues. ``devices`` are those attached.
     """
 
     inode: int
@@ -50,6 +74,19 @@ class HeldBuffer:
     references: int | None
     processes: int
     holders: tuple[Row, ...]
+    devices: tuple[str, ...] | None
+
+    def cells(self) -> dict[Who, Cell]:
+        """How each process holds it."""
+        found: dict[Who, Cell] = {}
+        for row in self.holders:
+            who = (row["pid"], row["comm"])
+            fds, vmas, queued = found.get(who, Cell(0, 0, 0))
+            fds += len(row.get("fds", ()))
+            vmas += row["kind"] == "mapping"
+            queued += row["kind"] == "in-flight"
+            found[who] = Cell(fds, vmas, queued)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +96,8 @@ class Account:
     ``held_bytes`` counts each held buffer once. ``kernel_only`` and ``kernel_only_bytes`` are None
     where the source does not list all buffers, or not all processes could be looked into.
     ``in_flight`` and ``in_flight_bytes``, of those in the queues of sockets, are None where these
-    were not looked into.
+    were not looked into. ``listed`` is what the kernel itself has added up, objects and bytes;
+    None: it was not asked.
     """
 
     source: str
@@ -67,6 +105,7 @@ class Account:
     unreadable: int
     processes: tuple[Process, ...]
     buffers: tuple[HeldBuffer, ...]
+    exporters: tuple[Exporter, ...]
     held: int
     held_bytes: int
     unsized: int
@@ -74,10 +113,15 @@ class Account:
     kernel_only_bytes: int | None
     in_flight: int | None
     in_flight_bytes: int | None
+    listed: tuple[int, int] | None = None
 
 
-def account(snapshot: SnapshotBlock) -> Account:
-    """Add up a snapshot."""
+def account(
+    snapshot: SnapshotBlock,
+    devices: Mapping[int, tuple[str, ...]] | None = None,
+    listed: tuple[int, int] | None = None,
+) -> Account:
+    """Add up a snapshot; ``devices`` are attached to buffers by inode number, None: not known."""
     held: dict[int, list[Holder]] = defaultdict(list)
     for holder in snapshot.holders:
         held[holder.buffer].append(holder)
@@ -94,6 +138,7 @@ def account(snapshot: SnapshotBlock) -> Account:
                 found.references if found and found.references >= 0 else None,
                 len({_who(holder) for holder in holders if not holder.in_flight}),
                 tuple(_holder_rows(holders)),
+                devices.get(inode, ()) if devices is not None else None,
             )
         )
     buffers.sort(key=lambda buffer: (-(buffer.size or 0), buffer.inode))
@@ -108,6 +153,7 @@ def account(snapshot: SnapshotBlock) -> Account:
         unreadable=snapshot.unreadable,
         processes=_processes(held, sizes),
         buffers=tuple(buffers),
+        exporters=_exporters(buffers),
         held=len(seen),
         held_bytes=_bytes(seen),
         unsized=sum(buffer.size is None for buffer in seen),
@@ -115,11 +161,29 @@ def account(snapshot: SnapshotBlock) -> Account:
         kernel_only_bytes=_bytes(unheld) if certain else None,
         in_flight=len(in_flight) if snapshot.queues else None,
         in_flight_bytes=_bytes(in_flight) if snapshot.queues else None,
+        listed=listed,
     )
 
 
 def _bytes(buffers: Iterable[HeldBuffer]) -> int:
     return sum(buffer.size or 0 for buffer in buffers)
+
+
+def _exporters(buffers: Iterable[HeldBuffer]) -> tuple[Exporter, ...]:
+    by_name: dict[str | None, list[HeldBuffer]] = defaultdict(list)
+    for buffer in buffers:
+        by_name[buffer.exporter].append(buffer)
+    made = []
+    for name, mine in by_name.items():
+        held = [buffer for buffer in mine if buffer.processes]
+        who = {
+            who for buffer in held for who, cell in buffer.cells().items() if cell.fds or cell.vmas
+        }
+        unsized = sum(buffer.size is None for buffer in mine)
+        made.append(
+            Exporter(name, len(mine), _bytes(mine), len(held), _bytes(held), len(who), unsized)
+        )
+    return tuple(sorted(made, key=lambda exporter: (-exporter.size, exporter.name or "")))
 
 
 def _who(holder: Holder) -> Who:

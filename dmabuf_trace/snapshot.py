@@ -3,8 +3,8 @@
 
 Iterators take a reference to each file they pass, which no event of ours shows. /proc needs no
 kernel feature and is slower; it gives no size for a buffer that is only mapped, and doesn't show
-what is in the queue of a socket. The dma-buf iterator, where the kernel has it, and bufinfo, where
-it is asked for, list the buffers that nobody holds as well. Must not know how a snapshot is judged.
+what is in the queue of a socket. The dma-buf iterator, where the kernel has it, and bufinfo
+list the buffers that nobody holds as well. Must not know how a snapshot is judged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace import bufinfo, schema
+from dmabuf_trace import schema
 from dmabuf_trace.blocks import Found, Holder, SnapshotBlock, SyncFiles
 from dmabuf_trace.errors import UntraceableError
 from dmabuf_trace.loader.iterators import Iterators
@@ -60,26 +60,12 @@ class Looker:
         except UntraceableError as error:
             self.without = str(error)
 
-    def take(
-        self,
-        when: str,
-        *,
-        with_bufinfo: bool = False,
-        meanwhile: Callable[[], object] = _nothing,
-    ) -> SnapshotBlock:
+    def take(self, when: str, *, meanwhile: Callable[[], object] = _nothing) -> SnapshotBlock:
         """Look now; ``when`` names the look: "start", "during" and "end" of a recording.
 
-        ``with_bufinfo`` also reads debugfs, which blocks whoever exports or releases meanwhile.
         Iterators take milliseconds; reading /proc takes long, and calls ``meanwhile`` between
         processes.
-
-        Raises:
-            UntraceableError: bufinfo was asked for and can't be read.
         """
-        taken = self._best(when, meanwhile)
-        return _with_bufinfo(taken) if with_bufinfo else taken
-
-    def _best(self, when: str, meanwhile: Callable[[], object]) -> SnapshotBlock:
         if self._iterators:
             try:
                 return from_iterators(when, self._iterators)
@@ -112,14 +98,15 @@ class Looker:
         self.close()
 
 
-def take(when: str, *, with_bufinfo: bool = False) -> SnapshotBlock:
+def take(when: str) -> SnapshotBlock:
     """One look: :meth:`Looker.take`."""
     with Looker() as looker:
-        return looker.take(when, with_bufinfo=with_bufinfo)
+        return looker.take(when)
 
 
-def _with_bufinfo(taken: SnapshotBlock) -> SnapshotBlock:
-    found = {buffer.buffer: buffer for buffer in (*bufinfo.read(), *taken.buffers)}
+def with_all(taken: SnapshotBlock, listed: Iterable[Found]) -> SnapshotBlock:
+    """A look with what bufinfo has listed after it: all live buffers."""
+    found = {buffer.buffer: buffer for buffer in (*listed, *taken.buffers)}
     source = f"{taken.source}, bufinfo"
     return replace(taken, buffers=tuple(found.values()), source=source, complete=True)
 

@@ -44,7 +44,7 @@ BLIND: Final = {
 def look(command: str) -> Result:
     """A self-test, and what is left of it."""
     done = shell(command)
-    return {**done, "left": [found.buffer for found in bufinfo.read()]}
+    return {**done, "left": [found.buffer for found in bufinfo.read().buffers]}
 
 
 def without(names: Iterable[str]) -> str:
@@ -90,7 +90,7 @@ def main() -> None:
     subprocess.run(["modprobe", "vivid", "n_devs=1"], check=True)
     subprocess.run(["udevadm", "settle"], check=True)
     results["exporters"] = plant_by_each(out)
-    results["left"] = [found.buffer for found in bufinfo.read()]
+    results["left"] = [found.buffer for found in bufinfo.read().buffers]
     (out / "results.json").write_text(json.dumps(results))
 
 

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from dmabuf_trace import snapshot
+from dmabuf_trace import bufinfo, snapshot
 from dmabuf_trace.blocks import SnapshotBlock
 from tests.kmod.client import PAGE_SIZE, Ref, export_sync_file, load, map_user, set_name
 
@@ -115,7 +115,7 @@ def looks(out: Path) -> dict[str, Any]:
             "without": looker.without,
             "iterators": as_json(looker.take("start")),
             "proc": as_json(snapshot.from_proc("start")),
-            "bufinfo": as_json(looker.take("start", with_bufinfo=True)),
+            "bufinfo": as_json(snapshot.with_all(looker.take("start"), bufinfo.read().buffers)),
         }
     commands = {
         "command": run(TRACE, "snapshot"),

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -275,10 +277,42 @@ Total 2 objects, 1234825938 bytes
 
 
 def test_bufinfo_is_read_whatever_a_name_holds() -> None:
-    assert list(bufinfo.parse(BUFINFO)) == [
+    found = bufinfo.parse(BUFINFO)
+
+    assert found.buffers == (
         Found(42, 258048, "drm", "scan\nout", 3),
         Found(43, 1234567890, "system", "", 1),
-    ]
+    )
+    assert found.devices == {42: ("vivid-000",), 43: ()}
+    assert found.totals == (2, 1234825938)
+    assert bufinfo.parse("\nDma-buf Objects:\n").totals is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a\n\tAttached Devices:\n\tgpu", "a\n\t\nTotal 0 devices attached"]
+)
+def test_a_name_forges_and_hides_no_device(name: str) -> None:
+    forged = BUFINFO.replace("scan\nout", name)
+
+    assert bufinfo.parse(forged).devices[42] == ("vivid-000",)
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A bufinfo that nobody ever gets to read."""
+    path = tmp_path / "bufinfo"
+    os.mkfifo(path)
+    monkeypatch.setattr(bufinfo, "PATH", path)
+    keeps_open = os.open(path, os.O_RDWR)
+    yield path
+    os.close(keeps_open)
+
+
+def test_a_lock_that_is_stuck_ends_the_reading(stuck: Path) -> None:
+    with pytest.raises(UntraceableError, match="somebody holds the lock of a buffer") as caught:
+        bufinfo.read(0.1)
+
+    assert str(stuck) in str(caught.value)
 
 
 PAGE: Final = 4096

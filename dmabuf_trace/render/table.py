@@ -23,6 +23,8 @@ from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, duration_text, rate_text, ratio_text
 
 GAP: Final = 2
+LISTED: Final = 8
+"""Titles that are named of columns left out."""
 
 Row = dict[str, Any]
 
@@ -95,10 +97,15 @@ def write(parts: Iterable[Part], stream: TextIO) -> None:
             fitted, left_out = part.fitted(console.width)
             console.print(fitted.folded())
             if left_out:
-                hidden = f"  (too narrow for: {', '.join(left_out)}; --json has all)"
+                hidden = f"  (too narrow for: {_listed(left_out)}; --json has all)"
                 console.print(Text(hidden, "dim"), soft_wrap=True)
         else:
             console.print(part, soft_wrap=True)
+
+
+def _listed(titles: list[str]) -> str:
+    more = f" and {len(titles) - LISTED:,} more" if len(titles) > LISTED else ""
+    return ", ".join(titles[:LISTED]) + more
 
 
 def line(text: str, style: str = "") -> Text:
