@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Final, NoReturn, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace import framing, packing, schema
+from dmabuf_trace import framing, packing, progress, schema
 from dmabuf_trace.blocks import (
     Block,
     BlockKind,
@@ -326,6 +326,8 @@ class Reader:
         self.path = path
         self.cut: Cut | None = None
         self._file = self._open(path)
+        self._size = os.fstat(self._file.fileno()).st_size
+        progress.advance(path, 0, self._size)
         first = self._file.read(len(MAGIC))
         if not first:
             self._refuse("is empty", "was the recorder killed before it started?")
@@ -373,6 +375,7 @@ class Reader:
     def _next(self) -> tuple[int, bytes] | None:
         """Kind and payload of the next whole block; None, with ``cut`` set, where there is none."""
         found = framing.read(self._file)
+        progress.advance(self.path, self._file.tell(), self._size)
         if isinstance(found, Cut):
             self.cut = found
             return None

@@ -17,7 +17,7 @@ from tests.build import Build
 ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
-    ("version", "errors", "errnos", "threads", "memory"),
+    ("version", "errors", "errnos", "threads", "memory", "progress"),
     ("remote",),
     ("kinds", "elf"),
     ("schema", "units", "options", "header", "printer"),
@@ -96,6 +96,7 @@ FOUNDATION: Final = {
     "control",
     "header",
     "printer",
+    "progress",
     "stderr",
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {

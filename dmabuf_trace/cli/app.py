@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from dmabuf_trace.errors import EXIT_USAGE
+from dmabuf_trace.render import progress
 from dmabuf_trace.render.failure import failures_told, unprintable_escaped
 from dmabuf_trace.version import VERSION
 
@@ -18,7 +19,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        with failures_told(typer.Exit):
+        with failures_told(typer.Exit), progress.shown():
             return super().invoke(ctx)
 
 

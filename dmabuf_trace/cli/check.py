@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperCommand
 
-from dmabuf_trace import options
+from dmabuf_trace import options, progress
 from dmabuf_trace.cli import live, selftest
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.cli.offline import InWindow, window_of
@@ -179,6 +179,7 @@ def check(
         )
         if write_policy:
             write_file(write_policy, judge.propose(file), force=force)
+        progress.over()
         outputs.write(verdict)
     raise typer.Exit(verdict.status)
 

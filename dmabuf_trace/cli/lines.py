@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dmabuf_trace import options
+from dmabuf_trace import options, progress
 from dmabuf_trace.cli import live
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.cli.offline import File, InWindow, window_of
@@ -120,6 +122,7 @@ def events(
     """Print a recording's events, a line each: the lines of trace, times since it began."""
     from dmabuf_trace.lines import Stacks
     from dmabuf_trace.render.line import form_for
+    from dmabuf_trace.render.text import printable
     from dmabuf_trace.replay import Replay
     from dmabuf_trace.stderr import note, note_lost
 
@@ -136,9 +139,13 @@ def events(
         )
         form = form_for(sys.stdout, as_json=as_json, origin=replay.start)
         sys.stdout.write(form.head())
+        is_file = stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
         for lines in replay:
+            if not is_file:  # who sees the lines sees how far it has come
+                progress.over()
             sys.stdout.writelines(form.line(seen, lines.names, stacks) for seen in lines)
         sys.stdout.flush()
+    progress.over()
     note_lost(replay.losses)
     for text in replay.doubts():
-        note(text)
+        note(printable(text))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dmabuf_trace import progress
 from dmabuf_trace.analysis import Analysis, Asked, ask, registry
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import InputError
@@ -30,12 +31,14 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable, every ro
 
 
 def _write(pieces: Iterable[str]) -> None:
+    progress.over()
     sys.stdout.writelines(chain(pieces, "\n"))
 
 
 def _show(parts: Iterable[Part]) -> None:
     from dmabuf_trace.render.table import write
 
+    progress.over()
     write(parts, sys.stdout)
 
 
@@ -102,7 +105,7 @@ def show(
 
     opened, told = story.read(file, buffer)
     if as_json:
-        print(machine.story_json(told, made.recording(opened)))
+        _write(machine.story_json(told, made.recording(opened)))
     else:
         _show(terminal.story_parts(told, None if every else STORY_STEPS))
 
@@ -139,7 +142,7 @@ def _ask(
     keep_free()
     last, (result,) = ask(file, [Asked(analysis, **texts)], window_of(window))
     if as_dot and analysis.graph:
-        print(dot.result_dot(result, analysis.graph(result.answer)))
+        _write(dot.result_dot(result, analysis.graph(result.answer)))
     elif as_json:
         _write(machine.result_json(result, made.recording(last)))
     else:

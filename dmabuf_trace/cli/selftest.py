@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dmabuf_trace import progress
 from dmabuf_trace.errors import EXIT_FINDINGS, EXIT_OK, EXIT_UNTRACEABLE, UntraceableError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _ended(report: Report) -> Iterator[str]:
 
 def tell(proof: Proof, *, as_json: bool) -> int:
     """Print it; the exit status."""
+    progress.over()
     if as_json:
         document = {
             "works": proof.works,
