@@ -12,8 +12,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -23,6 +25,7 @@ from tests.weather.watch import TRACE, Left, Result, run, wait_until
 
 MODULE: Final = Path("/opt/kmod/dmabuf_ref.ko")
 DONE: Final = Path("/tmp/done")  # noqa: S108 - of a guest that lives for this
+LINES: Final = Path("/tmp/lines")  # noqa: S108
 CYCLES: Final = 300
 """Their lines are many times what a pipe holds."""
 SELF: Final = ("python3", "-m", "tests.following")
@@ -76,15 +79,15 @@ def gone() -> Result:
     return _ended(process)
 
 
-def interrupted(out: Path) -> Result:
-    """A signal, when there is a line."""
-    with (out / "lines").open("w") as lines:
-        process = _started(TRACE, "trace", stdout=lines)
-        cycles(1)
-        wait_until("it is shown", lambda: " release " in (out / "lines").read_text())
+def interrupted(happen: Callable[[], None], last: str, *options: str) -> Result:
+    """A signal, when the last line is there."""
+    with LINES.open("w") as lines:
+        process = _started(TRACE, "trace", *options, stdout=lines)
+        happen()
+        wait_until(f"{last} is shown", lambda: last in LINES.read_text())
         process.send_signal(signal.SIGINT)
         ended = _ended(process)
-    return {**ended, "stdout": (out / "lines").read_text()}
+    return {**ended, "stdout": LINES.read_text()}
 
 
 def failing() -> None:
@@ -117,10 +120,9 @@ def locked() -> dict[str, Result]:
 
 
 def main() -> None:
-    """DIR, or a workload"""
-    workloads = {"counted": counted, "failing": failing}
-    if sys.argv[1] in workloads:
-        workloads[sys.argv[1]]()
+    """DIR, or what is counted"""
+    if sys.argv[1] == "counted":
+        counted()
         return
     out = Path(sys.argv[1])
     load(MODULE)
@@ -130,8 +132,8 @@ def main() -> None:
         "slow": slow(),
         "stuck": stuck(),
         "gone": gone(),
-        "interrupted": interrupted(out),
-        "chosen": run(TRACE, "trace", "--json", *chosen, "--", *SELF, "failing"),
+        "interrupted": interrupted(partial(cycles, 1), " release "),
+        "chosen": interrupted(failing, "ENOMEM", "--json", *chosen),
         **locked(),
         "left": left.behind(),
     }

@@ -76,6 +76,7 @@ def scripted(ref: Ref) -> Iterator[tuple[Inodes, int]]:
         sender, receiver = stack.enter_context(pair())
         socket.send_fds(sender, [b"x"], [made["in flight"].fd])
         del receiver
+        stack.callback(ref.detach, ref.attach(made["fd"]))
         ref.leak_ref(made["kernel"])
         stack.callback(ref.undo_leaks)
         for kind in ("mapped", "twice", "partial", "in flight", "kernel"):

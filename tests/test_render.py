@@ -110,6 +110,19 @@ def test_printable_leaves_good_text_alone() -> None:
     assert printable("a\nb\u2028c\udce9\x9b") == "a\\nb\\u2028c\\udce9\\x9b"
 
 
+@pytest.mark.parametrize(
+    "control", [*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"]
+)
+def test_no_name_turns_the_direction_of_a_line(control: str, tmp_path: Path) -> None:
+    k = Build()
+    k.by(Process(7, f"a{control}b")).name(k.export(fd=3, exporter=f"x{control}"), f"{control}c")
+    made = report.report(opened(k, tmp_path))
+
+    for text in (shown(terminal.report_parts(made)), machine.report_json(made)):
+        assert control not in text
+        assert f"\\u{ord(control):04x}" in text
+
+
 def test_a_report_on_one_screen(tmp_path: Path) -> None:
     k = Build()
     buffer = k.export(size=8 * KIB, fd=3, stack=("dma_buf_export", "heap_ioctl"), dur=2 * US)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, cast
@@ -20,6 +21,7 @@ from dmabuf_trace.loader import iterators
 from dmabuf_trace.recording import Reader, Writer
 from tests.counts import Recorded
 from tests.holders import SYNC_FILES
+from tests.kmod.client import Importer
 from tests.vm import run_guest
 from tests.vm.kernels import KERNELS, WITH_MODULE
 
@@ -451,6 +453,8 @@ def test_the_command_adds_up_what_is_held(looks: Looks, out: Path) -> None:
         "kernel_only_bytes": size,
         "in_flight_buffers": 1,
         "in_flight_bytes": KERNEL_ONLY["in flight"],
+        "bufinfo_objects": None,
+        "bufinfo_bytes": None,
     }
 
 
@@ -460,6 +464,45 @@ def test_bufinfo_shows_on_any_kernel_what_only_the_kernel_holds(looks: Looks) ->
 
     assert told["source"] == "iterators, bufinfo"
     assert told["totals"]["kernel_only_bytes"] == sum(KERNEL_ONLY.values())
+
+
+@pytest.mark.guest
+def test_totals_agree_with_those_of_bufinfo(looks: Looks) -> None:
+    told = json.loads(looks["command, bufinfo"]["stdout"])
+    totals = told["totals"]
+
+    assert totals["bufinfo_objects"] == len(told["buffers"]) == len(HELD) + len(KERNEL_ONLY)
+    assert totals["bufinfo_bytes"] == totals["held_bytes"] + totals["kernel_only_bytes"]
+    (exporter,) = told["exporters"]
+    assert exporter["size_bytes"] == totals["bufinfo_bytes"]
+    assert (exporter["held"], exporter["processes"]) == (len(HELD), 2)
+
+
+@pytest.mark.guest
+def test_bufinfo_shows_the_devices_that_are_attached(looks: Looks) -> None:
+    told = json.loads(looks["command, bufinfo"]["stdout"])
+    kinds = {inode: kind for kind, inode in looks["inodes"].items()}
+    devices = {kinds[row["inode"]]: row["devices"] for row in told["buffers"]}
+
+    assert devices.pop("fd") == [Importer.IMP64.device]
+    assert set(map(tuple, devices.values())) == {()}
+
+
+@pytest.mark.guest
+def test_the_grid_tells_fds_and_vmas_apart(looks: Looks) -> None:
+    grid = looks["command"]["stdout"].partition("Who holds what")[2].splitlines()[1:]
+    rows = {row.split()[0]: re.findall(r"\d+[fmq](?: \d+[fmq])*", row) for row in grid}
+    cells = {kind: rows.get(str(inode)) for kind, inode in looks["inodes"].items()}
+
+    assert {kind: cells[kind] for kind in HELD} == {
+        "fd": ["2f", "2f"],
+        "mapped": ["1m", "1m"],
+        "twice": ["2m", "2m"],
+        "partial": ["1m", "1m"],
+        "both": ["1f 1m", "1f 1m"],
+    }
+    assert cells["in flight"] == ["1q", "1q"]
+    assert not cells["kernel"]
 
 
 @pytest.mark.guest

@@ -105,3 +105,6 @@ class _Lines:
             self._user.close()
             if self._user.without:
                 note(f"user stacks have no names: {self._user.without}")
+            if unplaced := self._user.unplaced:
+                stacks = count_text(unplaced, "user stack")
+                note(f"{stacks} without names, as the process had ended by then")
