@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sized
 from typing import Final, Generic, TextIO, TypeVar
 
+from dmabuf_trace.errors import OutputError
+
 Piece = TypeVar("Piece", bound=Sized)
 
 _POLL_SECONDS: Final = 0.02
@@ -72,9 +74,13 @@ class Printer(Generic[Piece]):
             self._changed.notify()
 
     def check(self) -> None:
-        """Raise what kept the thread from writing; BrokenPipeError where nobody reads any more."""
-        if self._error:
-            raise self._error
+        """Raise what kept the thread from writing.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+            OutputError: nothing more can be written, as on a full disk.
+        """
+        self._raise()
         if any(event & (select.POLLERR | select.POLLHUP) for _, event in self._hang_up.poll(0)):
             raise BrokenPipeError
 
@@ -82,7 +88,7 @@ class Printer(Generic[Piece]):
         """Nothing more is put: wait until all is written.
 
         ``enough`` is asked again and again, with the seconds for which nothing was taken, whether
-        to leave out the rest.
+        to leave out the rest. Raises as :meth:`check`.
         """
         with self._changed:
             self._over = True
@@ -96,6 +102,11 @@ class Printer(Generic[Piece]):
                 break
         with self._changed:
             self._waiting.clear()
+        self._raise()
+
+    def _raise(self) -> None:
+        if isinstance(self._error, OSError) and not isinstance(self._error, BrokenPipeError):
+            raise OutputError(f"can't write to stdout: {self._error.strerror}") from None
         if self._error:
             raise self._error
 

@@ -293,6 +293,9 @@ def test_events_of_a_recording(file: Path) -> None:
     assert export.split()[0] == install.split()[0] == "2.000000"
     assert [line.split()[-1] for line in stack] == ["dma_buf_export", "heap_ioctl"]
     assert titles.split()[:4] == ["time", "cpu", "process", "event"]
+    assert run(file, "-u").stderr == (
+        "dmabuf-trace: it has no user stacks: they are there after record --stacks user\n"
+    )
 
 
 def test_events_of_a_part_and_as_json(file: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TextIO
 
 import pytest
 
+from dmabuf_trace.errors import OutputError
 from dmabuf_trace.printer import Printer
 
 MOST = 1000
@@ -126,3 +127,12 @@ def test_a_failure_in_making_a_line_is_raised_in_who_puts(pipe: tuple[TextIO, Te
 
     with pytest.raises(ZeroDivisionError):
         printer.finish(NEVER)
+
+
+def test_a_full_disk_is_one_clear_line() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as into:  # noqa: PTH123
+        printer = started(into)
+        put(printer, PIECE)
+
+        with pytest.raises(OutputError, match="can't write to stdout: No space left on device"):
+            printer.finish(NEVER)

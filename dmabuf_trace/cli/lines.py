@@ -149,3 +149,9 @@ def events(
     note_lost(replay.losses)
     for text in replay.doubts():
         note(printable(text))
+    for is_asked, found, which in (
+        (kernel_stacks, replay.stacks, "kernel"),
+        (user_stacks, replay.user_stacks, "user"),
+    ):
+        if is_asked and not found:
+            note(f"it has no {which} stacks: they are there after record --stacks {which}")

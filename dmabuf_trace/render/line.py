@@ -14,7 +14,7 @@ from typing import Final, Protocol, TextIO
 
 from dmabuf_trace import schema
 from dmabuf_trace.errnos import error_name
-from dmabuf_trace.lines import Fields, Seen, Stacks
+from dmabuf_trace.lines import Fields, Frames, Seen, Stacks
 from dmabuf_trace.names import Names
 from dmabuf_trace.render.event import TIMED, device_name, kind_name, rest
 from dmabuf_trace.render.jsonl import Json
@@ -92,9 +92,8 @@ class Aligned:
 
     def line(self, seen: Seen, names: Names, stacks: Stacks) -> str:
         """The event, and below it a line for each frame."""
-        cells_of = self._cells(seen, names)
-        below = "".join(map(_frames, stacks.of(seen.event).items()))
-        return self._row(cells_of, printable(rest(seen.event, names))) + below
+        line = self._row(self._cells(seen, names), printable(rest(seen.event, names)))
+        return line + "".join(_frames(*stack) for stack in stacks.of(seen.event).items())
 
     def gap(self, count: int) -> str:
         """A line among the others."""
@@ -103,9 +102,8 @@ class Aligned:
     def _cells(self, seen: Seen, names: Names) -> dict[str, str]:
         event = seen.event
         kind = kind_name(event)
-        ts = event["ts"] - self._origin
         return {
-            "time": f"{ts // 10**9}.{ts % 10**9 // 1000:06}",
+            "time": f"{(event['ts'] - self._origin) / 1e9:.6f}",
             "cpu": str(event["cpu"]),
             "process": self._name(f"{seen.comm}-{event['pid']}"),
             "event": kind,
@@ -138,12 +136,9 @@ def _result(event: Fields, kind: str) -> str:
     return "ok" if kind in _RETURNING else NONE
 
 
-def _frames(stack: tuple[str, object]) -> str:
-    name, frames = stack
-    if not isinstance(frames, (list, tuple)):
-        return ""
-    labels = [_LABELS[name], *[""] * len(frames)]
+def _frames(name: str, frames: Frames) -> str:
+    labels = (_LABELS[name], *[""] * len(frames or ()))
     return "".join(
         f"{_INDENT}{label:<4} {printable(frame)}\n"
-        for label, frame in zip(labels, frames, strict=False)
+        for label, frame in zip(labels, frames or (), strict=False)
     )
