@@ -118,7 +118,7 @@ def test_no_name_turns_the_direction_of_a_line(control: str, tmp_path: Path) -> 
     k.by(Process(7, f"a{control}b")).name(k.export(fd=3, exporter=f"x{control}"), f"{control}c")
     made = report.report(opened(k, tmp_path))
 
-    for text in (shown(terminal.report_parts(made)), machine.report_json(made)):
+    for text in (shown(terminal.report_parts(made)), "".join(machine.report_json(made))):
         assert control not in text
         assert f"\\u{ord(control):04x}" in text
 

@@ -105,7 +105,7 @@ def show(
 
     opened, told = story.read(file, buffer)
     if as_json:
-        _write(machine.story_json(told, made.recording(opened)))
+        _write([machine.story_json(told, made.recording(opened))])
     else:
         _show(terminal.story_parts(told, None if every else STORY_STEPS))
 
@@ -142,7 +142,7 @@ def _ask(
     keep_free()
     last, (result,) = ask(file, [Asked(analysis, **texts)], window_of(window))
     if as_dot and analysis.graph:
-        _write(dot.result_dot(result, analysis.graph(result.answer)))
+        _write([dot.result_dot(result, analysis.graph(result.answer))])
     elif as_json:
         _write(machine.result_json(result, made.recording(last)))
     else:
