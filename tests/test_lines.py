@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from dmabuf_trace.render.event import kind_name
 from dmabuf_trace.render.jsonl import event_json
 from dmabuf_trace.render.line import Aligned
 from tests.build import MIB, MS, P2P, START, US, Build, Process, S
+from tests.terminal import read_all
 from tests.test_render import ESCAPED, HOSTILE
 
 NONE = Stacks()
@@ -323,6 +328,22 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         "dmabuf-trace: recorded with --exporter system: what that leaves out is not there",
         "dmabuf-trace: the recording ends without its end block; all up to there is shown",
     ]
+
+
+def test_a_terminal_is_asked_how_wide_it_is(tmp_path: Path) -> None:
+    k = Build()
+    k.by(Process(7, "a-thread-of-mine")).export(exporter="exporter-of-a-long-name")
+    command = [sys.executable, "-m", "dmabuf_trace", "events", str(k.write(tmp_path / "x.dbt"))]
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = read_all(ours)
+
+    assert process.returncode == 0
+    assert "a-threa…  export" in shown
+    assert "exporte…  -" in shown
 
 
 @pytest.mark.parametrize(

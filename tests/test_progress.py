@@ -7,7 +7,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from dmabuf_trace import diff, progress, replay, report, story
 from dmabuf_trace.analysis import Asked, ask, registry
 from dmabuf_trace.lines import EVERYTHING
 from tests.build import Build
+from tests.terminal import read_all
 
 SLOW: Final = """
 import sys
@@ -87,24 +88,9 @@ def test_whatever_reads_a_recording_tells_how_far_it_has_come(file: Path) -> Non
 
 
 @pytest.fixture
-def terminal() -> Iterator[tuple[int, int]]:
+def terminal() -> tuple[int, int]:
     """Our side and theirs."""
-    ours, theirs = pty.openpty()
-    yield ours, theirs
-    os.close(ours)
-
-
-def seen(ours: int) -> str:
-    """All that was written until the last one who could has closed it."""
-    found = b""
-    while True:
-        try:
-            piece = os.read(ours, 1 << 12)
-        except OSError:  # EIO: so it is with the other side of a terminal
-            return found.decode()
-        if not piece:
-            return found.decode()
-        found += piece
+    return pty.openpty()
 
 
 def started(
@@ -126,7 +112,7 @@ def test_what_takes_long_has_a_bar_that_is_gone_before_the_result(
     ours, theirs = terminal
     process = started(SLOW, theirs, "report", file)
 
-    before, _, result = seen(ours).partition("  kernel   6.12.0-test")
+    before, _, result = read_all(ours).partition("  kernel   6.12.0-test")
 
     assert process.wait() == 0
     assert "reading a\\x1b[2J.dbt" in before
@@ -143,7 +129,7 @@ def test_the_bar_is_on_stderr_and_what_is_quick_has_none(
 
     assert process.stdout
     assert process.stdout.read().decode().partition("\n")[2].startswith("  kernel")
-    assert (seen(ours), process.wait()) == ("", 0)
+    assert (read_all(ours), process.wait()) == ("", 0)
 
 
 def test_there_is_none_on_a_terminal_that_can_only_print(
@@ -152,7 +138,7 @@ def test_there_is_none_on_a_terminal_that_can_only_print(
     ours, theirs = terminal
     process = started(SLOW, theirs, "report", file, term="dumb")
 
-    assert "reading" not in seen(ours)
+    assert "reading" not in read_all(ours)
     assert process.wait() == 0
 
 
