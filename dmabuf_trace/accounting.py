@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dmabuf_trace.blocks import Holder, SnapshotBlock
@@ -118,10 +119,10 @@ class Account:
 
 def account(
     snapshot: SnapshotBlock,
-    devices: Mapping[int, tuple[str, ...]] | None = None,
+    devices: Mapping[int, tuple[str, ...]] = MappingProxyType({}),
     listed: tuple[int, int] | None = None,
 ) -> Account:
-    """Add up a snapshot; ``devices`` are attached to buffers by inode number, None: not known."""
+    """Add up a snapshot; ``devices`` are attached to buffers by inode number, where known."""
     held: dict[int, list[Holder]] = defaultdict(list)
     for holder in snapshot.holders:
         held[holder.buffer].append(holder)
@@ -138,7 +139,7 @@ def account(
                 found.references if found and found.references >= 0 else None,
                 len({_who(holder) for holder in holders if not holder.in_flight}),
                 tuple(_holder_rows(holders)),
-                devices.get(inode, ()) if devices is not None else None,
+                devices.get(inode),
             )
         )
     buffers.sort(key=lambda buffer: (-(buffer.size or 0), buffer.inode))

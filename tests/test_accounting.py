@@ -164,7 +164,7 @@ def test_a_grid_of_buffers_and_processes() -> None:
             0,
             complete=True,
         ),
-        devices={42: ("vivid-000", "gpu\x1b")},
+        devices={42: ("vivid-000", "gpu\x1b"), 43: ()},
         listed=(3, 268 * KIB),
     )
 
@@ -173,7 +173,7 @@ def test_a_grid_of_buffers_and_processes() -> None:
     assert grid.splitlines() == [
         "buffer     size  exporter  name      held by          devices             p2-2   p1-1",
         "    42  256 KiB  drm       scan out  2 processes      vivid-000, gpu\\x1b    1m  2f 1m",
-        "    43    8 KiB  system    -         1 process        -                     1f",
+        "    43    8 KiB  system    -         1 process        none                  1f",
         "    44    4 KiB  system    -         the kernel only  -",
     ]
     assert "  by bufinfo         268 KiB in 3 buffers\n" in text(made)

@@ -127,7 +127,7 @@ def _grid(account: Account, rows: Sequence[HeldBuffer]) -> Grid:
                 printable(row.exporter or "-"),
                 printable(row.name or "-"),
                 _held_by(row, certain=certain),
-                *[printable(", ".join(row.devices or ()) or "-")] * has_devices,
+                *[_devices(row)] * has_devices,
                 *(_cell(found.get(each)) for each in who),
             ]
             for row, found in zip(rows, cells, strict=True)
@@ -139,6 +139,10 @@ def _held_by(row: HeldBuffer, *, certain: bool) -> str:
     if row.processes:
         return count_text(row.processes, "process", "processes")
     return "a socket" if row.holders else _nobody(certain)
+
+
+def _devices(row: HeldBuffer) -> str:
+    return "-" if row.devices is None else printable(", ".join(row.devices)) or "none"
 
 
 def _nobody(certain: bool) -> str:
