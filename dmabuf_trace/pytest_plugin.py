@@ -138,13 +138,11 @@ class Session:
         try:
             return Limit.parse(marker.args, marker.kwargs)
         except InputError as error:
-            pytest.fail(_line(error), pytrace=False)
+            raise pytest.fail.Exception(_line(error), pytrace=False) from None
 
     def watched(self) -> Leftovers:
         """What the recorder saw; it is started if there is none."""
-        if self._failure:
-            self._unable()
-        if self._watched is None:
+        if self._watched is None and not self._failure:
             from dmabuf_trace.leftovers import Leftovers
 
             try:
@@ -152,7 +150,8 @@ class Session:
                 self._watched = Leftovers(self._path(), [*RECORDED, *options])
             except TraceError as error:
                 self._failure = _line(error)
-                self._unable()
+        if self._watched is None:
+            self._unable()
         return self._watched
 
     def _unable(self) -> NoReturn:
