@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +56,10 @@ def export(
     from dmabuf_trace.exports.formats import export as write
     from dmabuf_trace.memory import keep_free
     from dmabuf_trace.render.text import printable
+    from dmabuf_trace.stderr import note
 
     keep_free()
     request = Request(file, to, output, table, by, ftrace, window_of(window), force)
     last, notes = write(request)
     for line in (*shortcomings(last), *notes):
-        sys.stderr.write(f"dmabuf-trace: {printable(line)}\n")
+        note(printable(line))

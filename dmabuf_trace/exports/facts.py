@@ -12,11 +12,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from dmabuf_trace import schema
+from dmabuf_trace import progress, schema
 from dmabuf_trace.analysis import doubts, records
+from dmabuf_trace.extent import Window
 from dmabuf_trace.render.machine import facts
 from dmabuf_trace.report import recording
-from dmabuf_trace.trace import Trace, Window, stretches
+from dmabuf_trace.trace import Trace, stretches
 
 CLOCK: Final = "CLOCK_MONOTONIC"
 """Of every time in a recording."""
@@ -56,6 +57,7 @@ def read(path: Path, window: Window | None, take: Callable[[Trace], object]) -> 
     for stretch in stretches(path, window):
         take(stretch)
         if stretch.stretch.is_last:
+            progress.over()
             return stretch
         del stretch  # or it is there while the next one is read
     raise AssertionError("a recording has a last stretch")

@@ -19,10 +19,11 @@ from dmabuf_trace.analysis import records
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.exports.calls import calls
 from dmabuf_trace.exports.facts import read
+from dmabuf_trace.extent import Window
 from dmabuf_trace.measure import added, joined
 from dmabuf_trace.names import UNKNOWN
 from dmabuf_trace.render.text import printable
-from dmabuf_trace.trace import Trace, Window
+from dmabuf_trace.trace import Trace
 from dmabuf_trace.units import count_text
 
 NO_STACK: Final = "(no stack)"

@@ -23,7 +23,8 @@ from dmabuf_trace.outputs import check_path, whole_file
 
 if TYPE_CHECKING:
     from dmabuf_trace.exports.tables import Opened
-    from dmabuf_trace.trace import Trace, Window
+    from dmabuf_trace.extent import Window
+    from dmabuf_trace.trace import Trace
 
 STDOUT: Final = Path("-")
 

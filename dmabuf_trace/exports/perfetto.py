@@ -13,8 +13,9 @@ from dmabuf_trace.exports.facts import about, identity, read
 from dmabuf_trace.exports.ftrace import HINT, Text
 from dmabuf_trace.exports.packets import CLOCKS, Packets
 from dmabuf_trace.exports.timeline import Timeline
+from dmabuf_trace.extent import Window
 from dmabuf_trace.recording import Reader
-from dmabuf_trace.trace import Trace, Window
+from dmabuf_trace.trace import Trace
 from dmabuf_trace.units import count_text
 
 RECORDING: Final = "recording"

@@ -14,11 +14,13 @@ from typing import IO, Any, Final
 
 import pandas as pd
 
+from dmabuf_trace import progress
 from dmabuf_trace.columns import TABLES, TEXT
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.exports.facts import about, read
+from dmabuf_trace.extent import Window
 from dmabuf_trace.frames import chosen
-from dmabuf_trace.trace import Trace, Window
+from dmabuf_trace.trace import Trace
 
 ALL: Final = "all"
 AT_THE_END: Final = ("marks", "probed", "quality")
@@ -56,6 +58,8 @@ def write(
     with ExitStack() as stack:
 
         def take(stretch: Trace) -> None:
+            if any(file.isatty() for file in files.values()):
+                progress.over()
             for name, file in files.items():
                 frame = rows(stretch, name)
                 if name not in adds:

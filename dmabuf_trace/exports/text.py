@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import pandas as pd
 from pandas.api.types import is_bool_dtype
 
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.render.text import printable
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _write(
 
 def _cells(column: pd.Series[Any], text: Callable[[str], str], gap: str) -> list[str]:
     """Each value in words; a text is put into them once."""
-    if column.dtype == "string":
+    if column.dtype == TEXT:
         places, distinct = pd.factorize(column)
         known = [*map(text, distinct), gap]
         return [known[place] for place in places.tolist()]
