@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
 from dmabuf_trace.blocks import RUN
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.measure import added
 from dmabuf_trace.stacks import maker
 from dmabuf_trace.trend import Trend, slope_of
@@ -98,7 +99,7 @@ def run(view: View, folded: Folded, *, warm_up: int) -> Answer:
     lives = folded.lives.assign(after=folded.lives["after"].replace(-1, len(runs)))
     ids = lives["stack"].dropna().unique().tolist()
     at = {key: maker(view.stack(key)) for key in ids}
-    lives["at"] = lives["stack"].map(at).astype("string").fillna("")
+    lives["at"] = lives["stack"].map(at).astype(TEXT).fillna("")
     rows = []
     if len(runs):
         keys = ["exporter", "comm", "at"]

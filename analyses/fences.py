@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, frame, pick
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.measure import TIMES, added, joined, lengths, times
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def _grouped(view: View, found: Folded) -> pd.DataFrame:
 def _longest(waits: pd.DataFrame) -> pd.DataFrame:
     longest = waits.nlargest(LONGEST, "wait_ns")
     ended = longest["timed_out"].map({True: "timed out", False: "signalled"})
-    longest = longest.assign(result=longest["error"].fillna(ended.astype("string")))
+    longest = longest.assign(result=longest["error"].fillna(ended.astype(TEXT)))
     return longest[[column.name for column in LONGEST_COLUMNS]]
 
 

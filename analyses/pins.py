@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.levels import peaks
 from dmabuf_trace.measure import EXACT, TIMES, added, joined, lengths, times
 from dmabuf_trace.units import count_text, duration_text
@@ -222,7 +223,7 @@ def run(view: View, folded: Folded, *, min_age: int, **_: str) -> Answer:
 
 def _held(view: View, held: pd.DataFrame) -> pd.DataFrame:
     held = held.sort_values(["open", "age_ns", "id"], ascending=[False, False, True])
-    state = held["open"].map({True: "pinned", False: "unpinned"}).astype("string")
+    state = held["open"].map({True: "pinned", False: "unpinned"}).astype(TEXT)
     state = state.mask(held["outlived"], "left behind")
     return pick(PIN_COLUMNS, held.assign(begin_ns=held["begin"] - view.start, state=state))
 
@@ -262,7 +263,7 @@ def _core_pins(view: View, operations: pd.DataFrame, told: pd.DataFrame) -> pd.D
 
     importers = view.present("attachments").set_index("id")["importer"]
     pins = operations[(operations["call"] != "pin").fillna(False)]
-    importer = pins["attachment_id"].map(importers).astype("string")
+    importer = pins["attachment_id"].map(importers).astype(TEXT)
     within = pd.merge_asof(
         told.astype("int64").sort_values("ts"),
         pins[["tid", "begin", "operation_ns"]].assign(at=pins.index).sort_values("begin"),

@@ -18,6 +18,7 @@ import numpy as np
 
 from dmabuf_trace import overlaps
 from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Shown, Table, View, pick
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.errnos import INTERRUPTED
 from dmabuf_trace.measure import TIMES, added, joined, lengths, times
 from dmabuf_trace.units import count_text
@@ -133,7 +134,7 @@ def fold(view: View, before: Folded | None, *, min_age: int, exporter: str) -> F
         _part(TURNED, turned.drop(columns="age_ns", errors="ignore"), "begin"),
         _part(NOT_AGAIN, late.assign(by="process", size_bytes=sizes), "ts"),
     )
-    known = found["buffer_id"].map(over["origin"]).astype("string")
+    known = found["buffer_id"].map(over["origin"]).astype(TEXT)
     found = found.assign(origin=found["origin"].fillna(known))
     is_done = found["buffer_id"].isin(over.index) & ~found["buffer_id"].isin(opened["buffer_id"])
     is_done |= view.is_last

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.units import count_text, parse_count, parse_duration
 
@@ -344,7 +345,7 @@ class View:
 
 _DTYPES: Final[dict[ColumnKind, str]] = {
     **dict.fromkeys(("id", "count", "bytes", "duration", "time"), "Int64"),
-    "text": "string",
+    "text": TEXT,
     **dict.fromkeys(("share", "rate", "ratio"), "Float64"),
     "flag": "boolean",
 }

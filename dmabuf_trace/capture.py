@@ -139,7 +139,11 @@ class Capture:
             },
             "command": list(command) or None,
             "filters": self.options.filters.arguments(),
-            "start": {"monotonic_ns": time.monotonic_ns(), "realtime_ns": time.time_ns()},
+            "start": {
+                "monotonic_ns": time.monotonic_ns(),
+                "realtime_ns": time.time_ns(),
+                "boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+            },
             "loader": self.loader.name,
             "attach": self.loader.mode,
             "probes": [

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+TEXT: Final = "string[python]"
+"""Dtype of texts. That of pyarrow, which pandas takes where it is there, refuses lone surrogates:
+a hostile file may have some."""
+
 TABLES: Final = {
     "buffers": {
         "id": "trace-unique id, from 1",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from dmabuf_trace.analysis import Analysis, Answer, Column, Result, Table, View, doubts, pick
+from dmabuf_trace.columns import TEXT
 from dmabuf_trace.measure import added, joined, lengths, times
 from dmabuf_trace.stacks import maker
 from dmabuf_trace.units import count_text
@@ -190,7 +191,7 @@ def _alive(views: tuple[View, View]) -> pd.DataFrame:
         alive = view.buffers[view.buffers["open"] & (view.buffers["origin"] != "before")]
         makers = {key: maker(view.stack(key)) for key in alive["stack"].dropna().unique().tolist()}
         alive = alive.assign(at=alive["stack"].map(makers))
-        named = alive.assign(**{key: alive[key].astype("string").fillna("") for key in keys})
+        named = alive.assign(**{key: alive[key].astype(TEXT).fillna("") for key in keys})
         counted = named.groupby(keys).agg(buffers=("id", "size"), size_bytes=("size_bytes", "sum"))
         parts.append(counted.reset_index())
     both = _both(parts, keys).fillna({f"{count}_{side}": 0 for count in _COUNTS for side in "ab"})

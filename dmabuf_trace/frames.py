@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dmabuf_trace.columns import TEXT
+
 Array = NDArray[Any]
 
 
@@ -25,13 +27,13 @@ def gaps(values: Array, known: Array) -> pd.Series[int]:
 
 def strings(values: Array, known: Array | None = None) -> pd.Series[str]:
     """Texts with NA where they are not known."""
-    series = pd.Series(values, dtype="string")
+    series = pd.Series(values, dtype=TEXT)
     return series if known is None else series.where(known)
 
 
 def chosen(few: Sequence[str | None], index: Array, known: Array | None = None) -> pd.Series[str]:
     """Texts by their places among a few, with NA where they are not known."""
-    texts = pd.array(np.array(few, object), dtype="string")
+    texts = pd.array(np.array(few, object), dtype=TEXT)
     places = index.astype(np.int64)
     if known is not None:
         places[~known] = -1

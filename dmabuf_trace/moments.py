@@ -10,7 +10,7 @@ import pandas as pd
 
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import Holder
-from dmabuf_trace.columns import TABLES
+from dmabuf_trace.columns import TABLES, TEXT
 from dmabuf_trace.errnos import error_name
 from dmabuf_trace.frames import chosen, gaps, look_up, signed, strings, texts
 from dmabuf_trace.source import Array, Columns, Source, Structs, kind_name, stacks
@@ -275,6 +275,4 @@ def probed(source: Source) -> pd.DataFrame:
         (row.ts, row.operation, row.symbol, row.reason) for row in source.probed
     ]
     frame = pd.DataFrame(rows, columns=list(TABLES["probed"]))
-    return frame.astype(
-        {"ts": "int64", **dict.fromkeys(("operation", "symbol", "reason"), "string")}
-    )
+    return frame.astype({"ts": "int64", **dict.fromkeys(("operation", "symbol", "reason"), TEXT)})

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final, NoReturn, Self
+from typing import IO, TYPE_CHECKING, Final, NoReturn, Self
 
 from dmabuf_trace.errors import InputError, OutputError
 
@@ -176,7 +176,7 @@ def check_path(path: Path, *, force: bool) -> None:
         _refuse(path, error)
     else:
         if not stat.S_ISREG(mode):
-            raise OutputError(f"{path} is not a regular file", "without =FILE it goes to stdout")
+            raise OutputError(f"{path} is not a regular file", "without a file it goes to stdout")
         if not force:
             raise OutputError(f"{path} exists", f"{_HINT}, or add --force to replace it")
     try:
@@ -197,8 +197,9 @@ def _beside(path: Path) -> tuple[int, Path]:
     return os.open(beside, _NEW, 0o644), beside
 
 
-def write_file(path: Path, text: str, *, force: bool) -> None:
-    """The whole file, or none.
+@contextmanager
+def whole_file(path: Path, *, force: bool) -> Iterator[IO[bytes]]:
+    """Within: a file to be written, which is there afterwards; not where anything fails.
 
     Raises:
         OutputError: it can't be written.
@@ -207,7 +208,7 @@ def write_file(path: Path, text: str, *, force: bool) -> None:
         fd, beside = _beside(path)
         try:
             with os.fdopen(fd, "wb") as file:
-                file.write(text.encode(errors="backslashreplace"))
+                yield file
                 file.flush()
                 os.fsync(fd)
             if not force and os.path.lexists(path):
@@ -219,6 +220,16 @@ def write_file(path: Path, text: str, *, force: bool) -> None:
             raise
     except OSError as error:
         _refuse(path, error)
+
+
+def write_file(path: Path, text: str, *, force: bool) -> None:
+    """The whole file, or none.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    with whole_file(path, force=force) as file:
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def _summary() -> Path | None:

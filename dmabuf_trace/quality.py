@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import Probed, SnapshotBlock, UserStackBlock
-from dmabuf_trace.columns import TABLES
+from dmabuf_trace.columns import TABLES, TEXT
 from dmabuf_trace.framing import Cut
 from dmabuf_trace.reconcile import Differences
 
@@ -29,7 +29,7 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
     table = pd.DataFrame(list(rows), columns=list(TABLES["quality"]))
     return table.astype(
         {
-            **dict.fromkeys(("what", "kind", "cause", "hint"), "string"),
+            **dict.fromkeys(("what", "kind", "cause", "hint"), TEXT),
             "count": "Int64",
             "share": "Float64",
             "whole_event": "bool",

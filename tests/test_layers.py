@@ -45,7 +45,8 @@ LAYERS: Final = (
     ("fds", "calls"),
     ("pairing",),
     ("lifecycle",),
-    ("columns", "frames", "reconcile", "sourcelines"),
+    ("columns", "reconcile", "sourcelines"),
+    ("frames",),
     ("tail",),
     ("reading",),
     ("quality",),
@@ -64,6 +65,7 @@ LAYERS: Final = (
     ("sight", "proof"),
     ("render",),
     ("outputs",),
+    ("exports",),
     ("leftovers",),
     ("pytest_plugin",),
     ("cli", "target"),
@@ -217,6 +219,7 @@ TRACING: Final = {f"dmabuf_trace.{name}" for name in LIVE}
         "import dmabuf_trace.snapshot, dmabuf_trace.accounting, dmabuf_trace.render.machine",
         "from dmabuf_trace.analysis import registry; registry()",
         "from dmabuf_trace.sight import sights; list(sights({}, '6.1'))",
+        "import dmabuf_trace.exports.formats",
     ],
 )
 def test_neither_pandas_nor_rich_is_loaded_by(code: str) -> None:

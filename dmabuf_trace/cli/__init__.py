@@ -16,7 +16,15 @@ from dmabuf_trace.threads import import_numpy
 
 import_numpy()
 
-from dmabuf_trace.cli import check, doctor, lines, live, now, offline  # noqa: E402 - they import numpy
+from dmabuf_trace.cli import (  # noqa: E402 - they import numpy
+    check,
+    doctor,
+    export,
+    lines,
+    live,
+    now,
+    offline,
+)
 from dmabuf_trace.cli.app import app, main  # noqa: E402
 
-__all__ = ["app", "check", "doctor", "lines", "live", "main", "now", "offline"]
+__all__ = ["app", "check", "doctor", "export", "lines", "live", "main", "now", "offline"]

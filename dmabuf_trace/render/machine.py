@@ -79,14 +79,15 @@ def _leaf(value: Any, margin: str) -> str:
 
 
 def _recording(recording: Recording) -> dict[str, Any]:
-    return {"recording": _facts(asdict(recording))}
+    return {"recording": facts(asdict(recording))}
 
 
-def _facts(recording: dict[str, Any]) -> dict[str, Any]:
-    facts = dict(recording)
-    if "began_ns" in facts:
-        facts["began_realtime_ns"] = facts.pop("began_ns")
-    return facts
+def facts(recording: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a recording, by the keys that documents have."""
+    found = dict(recording)
+    if "began_ns" in found:
+        found["began_realtime_ns"] = found.pop("began_ns")
+    return found
 
 
 def _analysis(result: Result) -> dict[str, Any]:
@@ -235,7 +236,7 @@ def verdict_json(verdict: Verdict) -> str:
     ]
     return _dump(
         {
-            "recording": _facts(verdict.recording),
+            "recording": facts(verdict.recording),
             "verdict": verdict.outcome,
             "status": verdict.status,
             "command": asdict(verdict.command) if verdict.command else None,
@@ -246,8 +247,8 @@ def verdict_json(verdict: Verdict) -> str:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    facts = asdict(finding)
-    amount, is_time = facts.pop("amount"), facts.pop("is_time")
+    fields = asdict(finding)
+    amount, is_time = fields.pop("amount"), fields.pop("is_time")
     if finding.location:
-        facts["location"] = dict(zip(("file", "line"), finding.location, strict=True))
-    return {**facts, "amount_ns" if is_time else "amount_bytes": amount, "key": finding.key}
+        fields["location"] = dict(zip(("file", "line"), finding.location, strict=True))
+    return {**fields, "amount_ns" if is_time else "amount_bytes": amount, "key": finding.key}
