@@ -184,7 +184,7 @@ class Asked:
 
     def __init__(self, analysis: Analysis, **texts: str) -> None:
         self.analysis = analysis
-        self._params = {
+        self.params = {
             param.name: param.parse(texts.get(param.name, param.default))
             for param in analysis.params
         }
@@ -193,13 +193,13 @@ class Asked:
     def take(self, trace: Trace) -> None:
         """Take a stretch."""
         if fold := self.analysis.fold:
-            self._folded = fold(self._view(trace), self._folded, **self._params)
+            self._folded = fold(self._view(trace), self._folded, **self.params)
 
     def answer(self, trace: Trace) -> Result:
         """Answer, ``trace`` being the last stretch."""
         folded = () if self.analysis.fold is None else (self._folded,)
-        answer = self.analysis.run(self._view(trace), *folded, **self._params)
-        return Result(self.analysis, self._params, answer, doubts(trace, self.analysis.relies_on))
+        answer = self.analysis.run(self._view(trace), *folded, **self.params)
+        return Result(self.analysis, self.params, answer, doubts(trace, self.analysis.relies_on))
 
     def _view(self, trace: Trace) -> View:
         return View(trace, self.analysis.needs)

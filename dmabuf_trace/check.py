@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -90,7 +89,8 @@ class Baseline:
 
     def __init__(self, path: Path, rules: Policy) -> None:
         self.path = path
-        _, drafts = _drafts(path, rules, None, path)
+        trace, results = analysis.ask(path, questions(rules))
+        drafts = _drafts(trace, results, rules, path)
         self._known = {each.key: each for draft in drafts for each in draft.findings}
 
     def has(self, finding: Finding) -> bool:
@@ -121,10 +121,38 @@ def read(
     Raises:
         InputError: it is not a recording that this version reads.
     """
-    trace, drafts = _drafts(path, rules, window, shown or path)
+    trace, results = analysis.ask(path, questions(rules), window)
+    return judged(
+        *(trace, results, rules),
+        baseline=baseline,
+        shown=shown,
+        debug_info=debug_info,
+        today=today,
+    )
+
+
+def questions(rules: Policy) -> list[Asked]:
+    """What has to be asked of a recording to judge it."""
+    return _asked(
+        each for check in checks.registry() for each in check.ask(_values(check, rules)).items()
+    )
+
+
+def judged(
+    trace: Trace,
+    results: Iterable[Result],
+    rules: Policy,
+    *,
+    baseline: Baseline | None = None,
+    shown: Path | None = None,
+    debug_info: DebugInfo | None = None,
+    today: datetime.date | None = None,
+) -> Verdict:
+    """Judge answers to :func:`questions`, ``trace`` being the last stretch; see :func:`read`."""
+    path = shown or trace.path
     allowed = Allowed(rules.values["allow"], today or datetime.date.today())
     cases = []
-    for draft in drafts:
+    for draft in _drafts(trace, results, rules, path):
         rest, excused = allowed.sort(draft.findings)
         if baseline:
             same = [each for each in rest if baseline.has(each)]
@@ -134,7 +162,7 @@ def read(
     lines = debug_info and debug_info.of(trace)
     if lines:
         cases = _located(cases, lines)
-    facts = {**asdict(recording(trace)), "path": str(shown or path)}
+    facts = {**asdict(recording(trace)), "path": str(path)}
     notes = (*_notes(trace), *allowed.notes(rules.path), *(lines.notes if lines else ()))
     return Verdict(facts, tuple(cases), command_end(trace), notes)
 
@@ -145,10 +173,9 @@ def propose(path: Path) -> str:
     Raises:
         InputError: it is not a recording that this version reads.
     """
-    questions = {
-        name: texts for check in checks.registry() for name, texts in check.explore.items()
-    }
-    trace, answers = _answers(path, questions.items())
+    asked = {name: texts for check in checks.registry() for name, texts in check.explore.items()}
+    trace, results = analysis.ask(path, _asked(asked.items()))
+    answers = _by_name(results)
     lines = [f"# proposed from {path}: read it, and take out what should not be tolerated", ""]
     for check in checks.registry():
         lines += check.propose(Judged({}, answers, trace, path))
@@ -165,28 +192,20 @@ def command_end(trace: Trace) -> CommandEnd | None:
     return CommandEnd(tuple(map(str, command)), (*failed, 0)[0], len(runs), len(failed))
 
 
-def _drafts(
-    path: Path, rules: Policy, window: Window | None, shown: Path
-) -> tuple[Trace, list[Draft]]:
-    """The last stretch, and what all checks come to."""
-    asked = ((check, check.ask(_values(check, rules))) for check in checks.registry())
-    questions = chain.from_iterable(each.items() for _, each in asked)
-    trace, answers = _answers(path, questions, window)
-    drafts = chain.from_iterable(
-        check.judge(Judged(_values(check, rules), answers, trace, shown))
-        for check in checks.registry()
-    )
-    return trace, list(drafts)
+def _drafts(trace: Trace, results: Iterable[Result], rules: Policy, path: Path) -> Iterator[Draft]:
+    """What all checks come to."""
+    answers = _by_name(results)
+    for check in checks.registry():
+        yield from check.judge(Judged(_values(check, rules), answers, trace, path))
 
 
-def _answers(
-    path: Path, questions: Iterable[tuple[str, dict[str, str]]], window: Window | None = None
-) -> tuple[Trace, dict[str, Result]]:
-    """The last stretch, and the answers by analysis."""
+def _asked(texts: Iterable[tuple[str, Mapping[str, str]]]) -> list[Asked]:
     registry = analysis.registry()
-    asked = [Asked(registry[name], **texts) for name, texts in questions]
-    trace, results = analysis.ask(path, asked, window)
-    return trace, {result.analysis.name: result for result in results}
+    return [Asked(registry[name], **each) for name, each in texts]
+
+
+def _by_name(results: Iterable[Result]) -> dict[str, Result]:
+    return {result.analysis.name: result for result in results}
 
 
 def _values(check: Check, rules: Policy) -> Values:

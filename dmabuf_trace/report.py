@@ -7,8 +7,9 @@ Asks every analysis that has a place in the report; names none. Must not know te
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from dmabuf_trace.analysis import (
@@ -138,10 +139,10 @@ def _text(value: object) -> str | None:
 
 def report(trace: Trace) -> Report:
     """Ask a whole trace everything."""
-    questions = _questions(every=False)
-    for asked in questions:
+    asking = questions(every=False)
+    for asked in asking:
         asked.take(trace)
-    return _made(trace, tuple(asked.answer(trace) for asked in questions))
+    return made(trace, tuple(asked.answer(trace) for asked in asking))
 
 
 def read(path: Path, *, every: bool = False, window: Window | None = None) -> Report:
@@ -149,19 +150,23 @@ def read(path: Path, *, every: bool = False, window: Window | None = None) -> Re
 
     Lists as long as the recording are left out.
     """
-    return _made(*ask(path, _questions(every=every), window))
+    return made(*ask(path, questions(every=every), window))
 
 
-def _questions(*, every: bool) -> list[Asked]:
+def questions(
+    *, every: bool, texts: Mapping[str, Mapping[str, str]] = MappingProxyType({})
+) -> list[Asked]:
+    """What a report asks, as :func:`read` has it; ``texts`` are parameters by analysis."""
     known = registry().values()
     shown = sorted((each for each in known if each.report_rank), key=lambda each: each.report_rank)
     others = [
         each for each in known if every and each.fold and not each.is_list and not each.report_rank
     ]
-    return [Asked(analysis) for analysis in (_TOTALS, *shown, *others)]
+    return [Asked(each, **texts.get(each.name, {})) for each in (_TOTALS, *shown, *others)]
 
 
-def _made(trace: Trace, answered: tuple[Result, ...]) -> Report:
+def made(trace: Trace, answered: tuple[Result, ...]) -> Report:
+    """A report of the answers to :func:`questions`; ``trace`` is the last stretch."""
     (totals,) = answered[0].answer.tables
     results = answered[1:]
     quality = trace.quality[[column.name for column in QUALITY_COLUMNS]]
