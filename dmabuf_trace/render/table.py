@@ -17,16 +17,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from dmabuf_trace import holders
-from dmabuf_trace.analysis import Column, Table, records
+from dmabuf_trace.analysis import Table, records
+from dmabuf_trace.render.cells import LEFT, Row, cell, columns, stacks
 from dmabuf_trace.render.text import printable
-from dmabuf_trace.units import bytes_text, duration_text, rate_text, ratio_text
+from dmabuf_trace.render.words import stack_text
 
 GAP: Final = 2
 LISTED: Final = 8
 """Titles that are named of columns left out."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,64 +111,22 @@ def line(text: str, style: str = "") -> Text:
     return Text(printable(text), style=style)
 
 
-def _cell(column: Column, value: Any) -> str:
-    if value is None:
-        return "-"
-    match column.kind:
-        case "holders":
-            return "; ".join(map(holders.text, value)) or "nobody visible"
-        case "bytes":
-            return bytes_text(value)
-        case "duration":
-            return duration_text(value)
-        case "time":
-            return f"+{value / 1e9:.6f}s"
-        case "share":
-            return f"{value:.2%}"
-        case "rate":
-            return rate_text(value)
-        case "ratio":
-            return ratio_text(value)
-        case "count":
-            return f"{value:,}"
-        case "flag":
-            return "yes" if value else "no"
-        case _:
-            return str(value)
-
-
-_OF_STACKS: Final = ("stack", "stacks")
-_LEFT: Final = ("text", "holders", "flag")
-
-
 def grid(table: Table, rows: list[Row]) -> Grid:
     """Some rows of a table, without its stacks."""
-    columns = [column for column in table.columns if column.kind not in _OF_STACKS]
+    shown = columns(table)
     return Grid(
-        [column.title for column in columns],
-        [column.kind in _LEFT for column in columns],
-        [column.spare for column in columns],
-        [[printable(_cell(column, row[column.name])) for column in columns] for row in rows],
+        [column.title for column in shown],
+        [column.kind in LEFT for column in shown],
+        [column.spare for column in shown],
+        [[printable(cell(column, row[column.name])) for column in shown] for row in rows],
     )
 
 
 def _stacks(table: Table, rows: list[Row]) -> Iterator[Text]:
     """Each distinct stack once, with the buffers that share it."""
-    for column in table.columns:
-        if column.kind in _OF_STACKS:
-            shared: dict[tuple[str, ...], list[str]] = {}
-            for row in rows:
-                value = row[column.name] or []
-                for frames in value if column.kind == "stacks" else [value]:
-                    if frames:
-                        shared.setdefault(tuple(frames), []).append(str(row["inode"]))
-            for frames, inodes in shared.items():
-                yield line(f"  {', '.join(inodes)} {column.title}: {frames_text(frames)}", "dim")
-
-
-def frames_text(frames: Iterable[str]) -> str:
-    """A stack on one line, innermost first."""
-    return " < ".join(frames)
+    for each in stacks(table, rows):
+        inodes = ", ".join(map(str, each.inodes))
+        yield line(f"  {inodes} {each.title}: {stack_text(each.frames)}", "dim")
 
 
 def section(table: Table, limit: int | None = None) -> Iterator[Part]:

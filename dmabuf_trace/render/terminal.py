@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
@@ -13,13 +11,9 @@ from rich.text import Text
 from dmabuf_trace import holders, schema
 from dmabuf_trace.analysis import Result, records
 from dmabuf_trace.render.event import what
-from dmabuf_trace.render.table import (
-    Part,
-    frames_text,
-    grid,
-    line,
-    section,
-)
+from dmabuf_trace.render.facts import doubted, recording_facts
+from dmabuf_trace.render.table import Part, grid, line, section
+from dmabuf_trace.render.words import stack_text
 from dmabuf_trace.units import bytes_text, count_text, duration_text
 
 if TYPE_CHECKING:
@@ -28,41 +22,15 @@ if TYPE_CHECKING:
 
 REPORT_ROWS: Final = 10
 
+_STYLES: Final = {"": "", "loss": "bold yellow", "blind": "yellow"}
+
 
 def recording_parts(recording: Recording) -> Iterator[Part]:
     """What the file is, in a few lines."""
-    machine = " ".join(part for part in (recording.release, recording.machine) if part)
-    host = f" on {recording.hostname}" if recording.hostname else ""
     yield line(recording.path, "bold")
-    yield line(f"  kernel   {machine or 'unknown'}{host}")
-    began = recording.began_ns
-    at = (
-        datetime.fromtimestamp(began // 10**9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC, ")
-        if began
-        else ""
-    )
-    ended = f", ended: {recording.ended}" if recording.ended else ""
-    yield line(f"  recorded {at}{duration_text(recording.duration_ns)}{ended}")
-    yield line(
-        f"  command  {shlex.join(recording.command) if recording.command else 'whole system'}"
-    )
-    if recording.window_ns:
-        first, last = map(duration_text, recording.window_ns)
-        yield line(f"  window   {first} to {last}: what is older counts as made before")
-    if recording.filters:
-        yield line(f"  recorded with: {shlex.join(recording.filters)}")
-    if recording.looks_between:
-        times = count_text(recording.looks_between, "time")
-        yield line(f"  holders  looked up {times} between start and end")
-    events = f"  events   {recording.events:,}, {recording.lost_events:,} lost"
-    yield line(events, "bold yellow" if recording.lost_events else "")
-    for kind, reason in recording.missing.items():
-        yield line(f"  not observed: {kind} ({reason or 'no reason given'})", "yellow")
-    for module, since in recording.operations.items():
-        of = f"module {module}" if module else "the kernel itself"
-        yield line(f"  operations of exporters in {of}: observed from +{since / 1e9:.3f}s on")
-    if recording.cut:
-        yield line(f"  CUT: the recording {recording.cut}; all up to there is shown", "bold yellow")
+    for fact in recording_facts(recording):
+        label = fact.label if fact.label.endswith(":") else f"{fact.label:<8}"
+        yield line(f"  {label} {fact.text}", _STYLES[fact.kind])
 
 
 def result_parts(result: Result, limit: int | None = None) -> Iterator[Part]:
@@ -80,17 +48,13 @@ def report_parts(report: Report) -> Iterator[Part]:
     yield from recording_parts(report.recording)
     yield Text()
     yield grid(report.totals, records(report.totals.rows))
-    doubted: dict[str, list[str]] = {}
-    for result in report.results:
-        for doubt in result.doubts:
-            doubted.setdefault(doubt, []).append(result.analysis.name)
     for result in report.results:
         for table in result.answer.tables:
             yield from section(table, REPORT_ROWS)
         for note in result.answer.notes:
             yield line(f"  note: {note}", "dim")
     yield from section(report.quality)
-    for doubt, names in doubted.items():
+    for doubt, names in doubted(report).items():
         yield line(f"! {', '.join(names)} {doubt}", "yellow")
     if report.next:
         yield Text()
@@ -136,9 +100,9 @@ def _step(story: Story, step: Step) -> Iterator[Part]:
     since = f"+{step.since_ns / 1e9:.6f}s"
     yield line(f"{since:>15}  {who:<20}  {verb:<16}  {what(event, story.names)}".rstrip(), style)
     if step.stack:
-        yield line(f"{'':41}{indent}at {frames_text(step.stack)}", "dim")
+        yield line(f"{'':41}{indent}at {stack_text(step.stack)}", "dim")
     if step.user_stack:
-        yield line(f"{'':41}{indent}from {frames_text(step.user_stack)}", "dim")
+        yield line(f"{'':41}{indent}from {stack_text(step.user_stack)}", "dim")
 
 
 def _ending(story: Story) -> Iterator[Part]:

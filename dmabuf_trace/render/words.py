@@ -4,29 +4,31 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Any, Final, get_args
 
 from dmabuf_trace.findings import SUBJECTS, Case, CommandEnd, Excused, Finding, Outcome, Verdict
+from dmabuf_trace.render.facts import LATEST_NS, date
 from dmabuf_trace.units import count_text
 
 TOOL: Final = "dmabuf-trace"
 COMMAND_CASE: Final = "command"
 """The wrapped command as a test case beside the others."""
 
-_LATEST_NS: Final = 253_370_764_800 * 10**9
-"""The year 9999: no date can be made of what is later."""
-
 
 def headline(verdict: Verdict) -> str:
     """``2 findings (exit status 1)``; findings that losses may explain are not counted."""
-    what: str = verdict.outcome
-    if what == "findings":
-        what = count_text(sum(finding.certain for finding in verdict.findings), "finding")
-    elif what == "clean" and verdict.status:
-        what = "clean, but the command failed"
-    return f"{what} (exit status {verdict.status})"
+    return f"{outcome(verdict)} (exit status {verdict.status})"
+
+
+def outcome(verdict: Verdict) -> str:
+    """What it comes to: ``2 findings``, ``clean``."""
+    if verdict.outcome == "findings":
+        return count_text(sum(finding.certain for finding in verdict.findings), "finding")
+    if verdict.outcome == "clean" and verdict.status:
+        return "clean, but the command failed"
+    return verdict.outcome
 
 
 def counts(verdict: Verdict) -> str:
@@ -67,7 +69,7 @@ def details(finding: Finding) -> Iterator[tuple[str, str]]:
         yield "next", finding.next
 
 
-def stack_text(frames: tuple[str, ...]) -> str:
+def stack_text(frames: Iterable[str]) -> str:
     """A stack on one line, innermost first."""
     return " < ".join(frames)
 
@@ -104,16 +106,13 @@ def case_lines(case: Case) -> Iterator[str]:
 
 def began(verdict: Verdict) -> datetime | None:
     """When the recording began; None where that is not known."""
-    ns = verdict.recording.get("began_ns")
-    if not isinstance(ns, int) or not 0 < ns < _LATEST_NS:
-        return None
-    return datetime.fromtimestamp(ns // 10**9, UTC)
+    return date(verdict.recording.get("began_ns"))
 
 
 def duration_ns(verdict: Verdict) -> int | None:
     """How long was recorded; None where that is not known."""
     ns = verdict.recording.get("duration_ns")
-    return ns if isinstance(ns, int) and 0 <= ns < _LATEST_NS else None
+    return ns if isinstance(ns, int) and 0 <= ns < LATEST_NS else None
 
 
 def hostname(verdict: Verdict) -> str:
