@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dmabuf_trace.analysis import Analysis, Answer, Column, Table, View, frame, pick
+from dmabuf_trace.analysis import Analysis, Answer, Column, Param, Table, View, frame, pick
+from dmabuf_trace.errors import InputError
 from dmabuf_trace.levels import Course, spans
 from dmabuf_trace.measure import joined
 from dmabuf_trace.units import count_text
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 Row = dict[str, Any]
 
-POINTS: Final = 40
-"""Rows of the timeline, at most."""
+MOST_POINTS: Final = 10_000
+"""Of the timeline; what :class:`levels.Course` takes grows with them."""
 
 _ALIVE: Final = (Column("buffers", "count", "buffers"), Column("size_bytes", "bytes", "size"))
 LEVEL_COLUMNS: Final = (
@@ -93,7 +94,7 @@ class Folded:
     counts: Counter[str]
 
 
-def fold(view: View, before: Folded | None) -> Folded:
+def fold(view: View, before: Folded | None, *, points: int) -> Folded:
     """Follow the level, and see what it is made of where it is higher than before."""
     is_observed = view.missing.keys().isdisjoint(_KINDS)
     everything = view.present("buffers")
@@ -103,7 +104,9 @@ def fold(view: View, before: Folded | None) -> Folded:
     if before:
         course = before.course.late(*_late(loose, before.loose, since), since)
     else:
-        moments = np.linspace(view.start, view.end, POINTS + 1, dtype=np.int64)[:-1]
+        if not 1 <= points <= MOST_POINTS:
+            raise InputError(f"--points: {points} is not 1 to {MOST_POINTS:,}")
+        moments = np.linspace(view.start, view.end, points + 1, dtype=np.int64)[:-1]
         course = Course.at(np.unique(moments))
     peak = course.peak
     course = course.take(present, since, view.until)
@@ -191,7 +194,7 @@ def _counts(view: View, before: Folded | None) -> Counter[str]:
     return counts + before.counts if before else counts
 
 
-def run(view: View, folded: Folded) -> Answer:
+def run(view: View, folded: Folded, **_: int) -> Answer:
     """See the module's description."""
     alive = folded.alive
     total = int(alive["size_bytes"].sum())
@@ -315,4 +318,5 @@ ANALYSIS = Analysis(
     relies_on=(*_KINDS, "attach", "detach"),
     run=run,
     fold=fold,
+    params=(Param("points", "count", "40", "rows of the timeline, at most"),),
 )

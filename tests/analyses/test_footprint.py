@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from dmabuf_trace.errors import InputError
 from tests.analyses.conftest import Ask, rows
 from tests.build import KIB, MIB, MS, Attachment, Build, Process, S
 
@@ -278,3 +281,17 @@ def test_no_device_and_devices_not_observed_differ(ask: Ask) -> None:
     ]
 
     assert empty == ["none", "not observed: attach"]
+
+
+def test_as_many_points_as_are_asked_for(ask: Ask) -> None:
+    k = Build()
+    for _ in range(8):
+        k.export(size=KIB)
+        k.wait(S)
+
+    result = ask("footprint", k, points="4")
+
+    alive = rows(result, "timeline", "time_ns", "buffers")
+    assert alive == [(0, 1), (2 * S, 3), (4 * S, 5), (6 * S, 7)]
+    with pytest.raises(InputError, match="--points: 0 is not 1 to 10,000"):
+        ask("footprint", k, points="0")
