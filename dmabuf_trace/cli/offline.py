@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmabuf_trace import progress
+from dmabuf_trace import options, progress
 from dmabuf_trace.analysis import Analysis, Asked, ask, registry
+from dmabuf_trace.cli import live
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.memory import keep_free
@@ -22,6 +23,7 @@ from dmabuf_trace.units import parse_duration
 if TYPE_CHECKING:
     from dmabuf_trace.render.table import Part
 
+STDOUT = "-"
 STORY_STEPS = 200
 TERMINAL_ROWS = 1000
 METAVARS = {"duration": "TIME", "count": "N", "text": "TEXT"}
@@ -76,17 +78,46 @@ def report(
     ] = False,
     window: InWindow = "",
     as_json: AsJson = False,
+    html: Annotated[
+        str,
+        typer.Option(
+            metavar="OUT",
+            help="All of it as one HTML page that needs no network, into the file OUT; - is stdout.",
+        ),
+    ] = "",
+    force: live.Force = options.FORCE.default,
 ) -> None:
     """What a recording holds: totals, leaks, long-held mappings, devices, errors, quality."""
     from dmabuf_trace import report as made
     from dmabuf_trace.render import machine, terminal
 
+    if html:
+        if as_json:
+            raise InputError("--json and --html are two kinds of output", "choose one")
+        _write_page(file, html, window_of(window), force=force)
+        return
     keep_free()
     found = made.read(file, every=every, window=window_of(window))
     if as_json:
         _write(machine.report_json(found))
     else:
         _show(terminal.report_parts(found))
+
+
+def _write_page(file: Path, to: str, window: tuple[int, int] | None, *, force: bool) -> None:
+    from dmabuf_trace import outputs, page
+    from dmabuf_trace.render.html import page_html
+
+    path = None if to == STDOUT else Path(to)
+    if path:
+        outputs.check_path(path, force=force)
+    keep_free()
+    text = page_html(page.read(file, window))
+    progress.over()
+    if path:
+        outputs.write_file(path, text, force=force)
+    else:
+        sys.stdout.write(text)
 
 
 @app.command()
