@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dmabuf_trace.report import Report
     from dmabuf_trace.trace import Window
 
-POINTS: Final = 400
+POINTS: Final = 200
 """Of the timeline of what was alive."""
 EDGES: Final = 40
 """Of the graph, processes and devices each, the largest first."""

@@ -274,7 +274,7 @@ class Build:
             "attach",
             buffer=buffer.inode,
             object=place,
-            value=zlib.crc32(device.encode()),
+            value=zlib.crc32(device.encode("utf-8", "surrogateescape")),
             aux=aux,
             detail=schema.ATTACH_DYNAMIC | P2P[p2p] if dynamic else 0,
             ret=-errno,

@@ -18,7 +18,7 @@ HOSTILE: Final = (
     "\x1b[2J\x07\r\n$title${body}",
     "\u202eevil\u2066\u200b\u2028",
     "&lt;b&gt;&#x202e;",
-    "\udcff\udcfe",
+    "\ufffe\ue000",
     "javascript:document.title='taken'",
 )
 
@@ -47,14 +47,15 @@ def busy() -> Build:
     return k
 
 
-def named(name: str) -> Build:
-    """All names are this one: of buffers, threads, exporters, devices, and in stacks."""
-    k = Build(process=Process(7, name))
-    buffer = k.export(exporter=name, fd=3, stack=(name,))
-    k.name(buffer, name)
-    k.map(k.attach(buffer, name, driver=name, bus=name), dur=US)
-    k.attach(buffer, name, errno=16)
-    k.by(Process(8, name)).fd(buffer, 8)
+def hostile() -> Build:
+    """Names of buffers, threads, exporters, devices and functions that mean harm."""
+    k = Build()
+    for at, name in enumerate(HOSTILE):
+        buffer = k.by(Process(10 + at, name)).export(exporter=name, fd=3, stack=(name,))
+        k.name(buffer, name)
+        k.map(k.attach(buffer, name, driver=name, bus=name), dur=US)
+        k.attach(buffer, name, errno=16)
+        k.by(Process(50 + at, name)).fd(buffer, 8)
     k.wait(2 * S)
     return k
 

@@ -82,7 +82,7 @@ def report(
         str,
         typer.Option(
             metavar="OUT",
-            help="All of it as one HTML page that needs no network, into the file OUT; - is stdout.",
+            help="All of it as one HTML page that needs no network; - is stdout.",
         ),
     ] = "",
     force: live.Force = options.FORCE.default,

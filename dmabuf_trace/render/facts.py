@@ -29,8 +29,9 @@ class Fact:
 
 def date(ns: object) -> datetime | None:
     """A moment of the real-time clock; None where that is not known."""
-    known = isinstance(ns, int) and 0 < ns < LATEST_NS
-    return datetime.fromtimestamp(ns // 10**9, UTC) if known else None
+    if not isinstance(ns, int) or not 0 < ns < LATEST_NS:
+        return None
+    return datetime.fromtimestamp(ns // 10**9, UTC)
 
 
 def recording_facts(recording: Recording) -> Iterator[Fact]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import PurePath
 from string import Template
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 from dmabuf_trace.analysis import Result, Table, records
@@ -27,6 +27,9 @@ from dmabuf_trace.render.html.overtime import data
 from dmabuf_trace.render.html.tables import table_parts
 from dmabuf_trace.units import bytes_text, count_text
 from dmabuf_trace.version import VERSION
+
+if TYPE_CHECKING:
+    from dmabuf_trace.report import Report
 
 
 def page_html(page: Page) -> str:
@@ -78,7 +81,8 @@ def _parts(page: Page, clock: Clock) -> Iterator[ET.Element]:
         _section("tables", *(_analysis(each, clock) for each in page.report.results)),
         _section("next", *(_command(each) for each in page.report.next)),
     )
-    yield element("footer", f"Made by {words.TOOL} {VERSION}.")
+    made = f"Made by {words.TOOL} {VERSION}. A - is not observed, or does not apply."
+    yield element("footer", made)
 
 
 def _section(name: str, *children: Child) -> ET.Element:
@@ -99,14 +103,25 @@ def _header(page: Page, clock: Clock) -> ET.Element:
     ]
     if failure := words.failure(page.verdict.command):
         parts.append(element("p", f"The command itself failed: {failure}", class_="loss"))
-    parts += [
-        element("p", f"{', '.join(names)}: {doubt}", class_="loss")
-        for doubt, names in doubted(report).items()
-    ]
-    parts += table_parts(report.quality, clock)
+    parts += _missing(report, clock)
     parts += table_parts(report.totals, clock)
     parts += [element("p", text) for text in _peak(page.table("footprint", "levels"))]
     return element("header", *parts)
+
+
+def _missing(report: Report, clock: Clock) -> Iterator[ET.Element]:
+    """All that makes answers doubtful, folded away where there is some."""
+    table = report.quality
+    if table.rows.empty:
+        yield from table_parts(table, clock)
+        return
+    doubts = (
+        element("p", f"{', '.join(names)}: {doubt}", class_="loss")
+        for doubt, names in doubted(report).items()
+    )
+    count = count_text(len(table.rows), "row")
+    title = f"{table.title}, and which answers that makes doubtful ({count})"
+    yield folded(title, *doubts, *table_parts(table, clock), class_="missing")
 
 
 def _peak(levels: Table) -> Iterator[str]:
@@ -125,16 +140,17 @@ def _over_time(page: Page, clock: Clock) -> Iterator[ET.Element]:
         return
     for note in answer.notes:
         yield element("p", note, class_="cut")
-    yield element("div", id="charts")
     script = "The charts need JavaScript; the tables have the same numbers."
-    yield element("noscript", element("p", script))
+    yield element("div", element("p", script), id="charts")
     yield folded("The same as a table", *table_parts(table, clock, len(table.rows)))
 
 
 def _latency(page: Page) -> Iterator[ET.Element]:
     figures = list(histograms(page.table("devices", "map_histogram"), page.table("devices", "map")))
     if figures:
-        yield element("p", "Maps by their time: each bar is twice as long as the one left of it.")
+        yield element(
+            "p", "Each bar counts the maps that took up to twice as long as those left of it."
+        )
         yield element("div", *figures, class_="figures")
     else:
         is_seen = "map" not in page.report.recording.missing

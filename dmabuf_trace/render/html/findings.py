@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was found, with what shows it, why it may be and what to do next; and what was not judged."""
+"""What was found: what shows it, why it may be, what to do next; and what was not judged."""
 
 from __future__ import annotations
 

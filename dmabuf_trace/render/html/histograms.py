@@ -12,9 +12,9 @@ from dmabuf_trace.render.html.elements import element
 from dmabuf_trace.units import count_text, duration_text
 
 _WHO: Final = ("device", "driver", "bus")
-_BAR: Final = 26
+_BAR: Final = 28
 _HIGH: Final = 110
-_BELOW: Final = 34
+_BELOW: Final = 24
 
 
 def histograms(classes: Table, times: Table) -> Iterator[ET.Element]:
@@ -50,8 +50,8 @@ def _bars(rows: list[dict[str, Any]], label: str) -> ET.Element:
             tall = max(tall, 1.5)
             parts.append(element("rect", y=_HIGH - tall, height=tall, class_="bar", **place))
         parts.append(element("rect", title, y=0, height=_HIGH, class_="room", **place))
-        if at % 2 == 0 or len(rows) < 6:
-            mark = {"x": _BAR * (at + 1), "y": _HIGH + 16, "class_": "tick"}
+        if at % 2 == 0:
+            mark: dict[str, Any] = {"x": _BAR * (at + 1), "y": _HIGH + 16, "class_": "tick"}
             parts.append(element("text", duration_text(row["below_ns"]), **mark))
-    size = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
+    size: dict[str, Any] = {"viewBox": f"0 0 {width} {height}", "width": width, "height": height}
     return element("svg", *parts, role="img", aria_label=label, **size)

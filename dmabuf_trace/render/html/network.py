@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree as ET
@@ -41,12 +40,13 @@ def network(graph: Graph) -> ET.Element:
     """Each node stands right of those that it has something from."""
     places = _places(graph)
     seen: Counter[Node] = Counter()
-    parts: list[ET.Element] = []
+    lines, labels = [], []
     for edge in graph.edges:
         end = places[edge.target].port(seen[edge.target])
         seen[edge.target] += 1
-        parts += _edge(edge, places[edge.source], places[edge.target], end)
-    parts += [_box(node, place) for node, place in places.items()]
+        lines.append(_line(edge, places[edge.source], places[edge.target], end))
+        labels.append(_label(edge, places[edge.target], end))
+    parts = [*lines, *labels, *(_box(node, place) for node, place in places.items())]
     width = max((each.x for each in places.values()), default=0) + _WIDE + _EDGE
     height = max((each.y + each.height for each in places.values()), default=0) + _EDGE
     size = {"viewBox": f"0 0 {width:g} {height:g}", "width": width, "height": height}
@@ -89,13 +89,16 @@ def _box(node: Node, place: _Place) -> ET.Element:
     return element("g", title, box, *texts, class_=f"node {node.kind}")
 
 
-def _edge(edge: Edge, source: _Place, target: _Place, end: float) -> Iterator[ET.Element]:
-    begin, middle = source.y + source.height / 2, (source.x + _WIDE + target.x) / 2
-    path = f"M{source.x + _WIDE:g} {begin:g}C{middle:g} {begin:g} {middle:g} {end:g} {target.x:g} {end:g}"
-    text = ", ".join(edge.lines)
-    title = element("title", f"{edge.source.lines[0]} to {edge.target.lines[0]}: {text}")
-    yield element("path", title, d=path, class_="edge")
-    yield element("text", _cut(text), x=target.x - 6, y=end - 4, class_="label")
+def _line(edge: Edge, source: _Place, target: _Place, end: float) -> ET.Element:
+    x, y = source.x + _WIDE, source.y + source.height / 2
+    middle = (x + target.x) / 2
+    path = f"M{x:g} {y:g}C{middle:g} {y:g} {middle:g} {end:g} {target.x:g} {end:g}"
+    what = f"{edge.source.lines[0]} to {edge.target.lines[0]}: {', '.join(edge.lines)}"
+    return element("path", element("title", what), d=path, class_="edge")
+
+
+def _label(edge: Edge, target: _Place, end: float) -> ET.Element:
+    return element("text", _cut(", ".join(edge.lines)), x=target.x - 6, y=end - 4, class_="label")
 
 
 def _cut(text: str) -> str:

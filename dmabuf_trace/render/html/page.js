@@ -39,7 +39,7 @@
   };
   const enliven = table => {
     [...table.tHead.rows[0].cells].forEach((head, at) => {
-      const button = make("button", { type: "button" }, head.textContent || "(no name)");
+      const button = make("button", { type: "button" }, head.textContent || "\u2195");
       button.addEventListener("click", () => sort(table, head, at));
       head.replaceChildren(button);
     });
@@ -81,9 +81,9 @@
 
   const units = [["s", 1e9], ["ms", 1e6], ["us", 1e3], ["ns", 1]];
   const timeText = (ns, step) => {
-    const [unit, size] = units.find(([, each]) => step >= each) || units[3];
+    const [unit, size] = units.find(([, each]) => view.to >= each) || units[3];
     const digits = Math.max(0, -Math.floor(Math.log10(step / size) + 1e-9));
-    return `+${(ns / size).toFixed(Math.min(digits, 3))}${unit}`;
+    return `+${(ns / size).toFixed(Math.min(digits, 9))}${unit}`;
   };
   const wallClock = ns => data.began === null
     ? "" : `, ${new Date(data.began + ns / 1e6).toISOString().replace("T", " ").replace("Z", " UTC")}`;
@@ -94,7 +94,7 @@
 
   const level = draw("svg", { height: HIGH + AXIS, role: "img", tabindex: 0 });
   const lanes = draw("svg", { role: "img", tabindex: 0 });
-  const told = make("output", {});
+  const told = make("output", {}, "Drag over a part to zoom to it, or pinch; with the keyboard: + - 0 and arrows.");
   const shown = make("span", { role: "status" });
   const width = () => Math.max(level.clientWidth, 240);
   const xOf = ns => LEFT + (ns - view.from) / (view.to - view.from) * (width() - LEFT - RIGHT);
@@ -141,7 +141,7 @@
       const text = life.label.replace(/^\S+ /, "");
       if (b + text.length * 6 < width()) group.append(draw("text", { x: b + 5, y: row * ROW + 13 }, text));
       else if (a - text.length * 6 > LEFT) group.append(draw("text", { x: a - 5, y: row * ROW + 13, "text-anchor": "end" }, text));
-      else group.append(draw("text", { x: a + 5, y: row * ROW + 13 }, text));
+      else group.append(draw("text", { class: "inside", x: a + 5, y: row * ROW + 13 }, text));
       return group;
     });
     const tall = Math.max(inView.length, 1) * ROW;
@@ -252,8 +252,7 @@
   const legend = Object.entries(kinds)
     .filter(([kind]) => data.lives.some(life => life.kind === kind))
     .map(([kind, text]) => make("span", {}, draw("svg", {}, draw("rect", { class: kind, width: 12, height: 12 })), text));
-  charts.append(
-    make("p", {}, "Drag over a part to zoom to it, or pinch; with the keyboard: + - 0 and arrows."),
+  charts.replaceChildren(
     make("div", { class: "zoom" },
       button("+", "Zoom in", () => zoom(0.5)), button("\u2212", "Zoom out", () => zoom(2)),
       button("\u2190", "Earlier", () => pan(-0.5)), button("\u2192", "Later", () => pan(0.5)),

@@ -75,7 +75,7 @@ def _cell(column: Column, value: Any, clock: Clock) -> ET.Element:
     """A number has its exact value beside what people read."""
     shown = cells.cell(column, value)
     if value is None:
-        return element("td", shown, class_="gap", title="not observed, or it does not apply")
+        return element("td", shown, class_=f"gap {_side(column)}")
     if column.kind in _AS_TEXT:
         return element("td", shown)
     found = element("td", shown, class_="right", data_value=value)
