@@ -58,7 +58,8 @@ def fold(view: View, before: Folded | None) -> Folded:
 
 def run(view: View, found: Folded) -> Answer:
     """See the module's description."""
-    rows = joined(found.rows).sort_values(["since", "inode"])
+    rows = joined(found.rows)
+    rows = rows.sort_values(["open", "since", "inode"], ascending=[False, True, True])
     state = rows["open"].map({True: "alive", False: "released"})
     rows = rows.assign(
         state=state.mask(rows["end_lost"], "release lost"),

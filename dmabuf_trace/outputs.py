@@ -162,8 +162,10 @@ def _place(path: Path) -> tuple[Path, str]:
     return path.parent.resolve(), path.name
 
 
-def check_path(path: Path, *, force: bool) -> None:
+def check_path(path: Path, *, force: bool, stdout: str = "without a file it goes to stdout") -> None:
     """Whether a file can be written there: one is made beside it, and deleted again.
+
+    ``stdout`` says how to have it there instead.
 
     Raises:
         OutputError: it can't, or it exists (and not ``force``).
@@ -176,7 +178,7 @@ def check_path(path: Path, *, force: bool) -> None:
         _refuse(path, error)
     else:
         if not stat.S_ISREG(mode):
-            raise OutputError(f"{path} is not a regular file", "without a file it goes to stdout")
+            raise OutputError(f"{path} is not a regular file", stdout)
         if not force:
             raise OutputError(f"{path} exists", f"{_HINT}, or add --force to replace it")
     try:

@@ -44,6 +44,8 @@ def test_a_wheel_has_all_modules_and_the_objects_of_every_architecture(tmp_path:
         assert f"dmabuf_trace/bpf/{object_name(part, machine)}" in names
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "dmabuf_trace").rglob("*.py")}
     assert modules <= names
+    parts = {f"dmabuf_trace/render/html/page.{kind}" for kind in ("html", "css", "js")}
+    assert parts <= names
     analyses = {path.name for path in (ROOT / "analyses").glob("*.py")}
     assert {f"dmabuf_trace/analyses/{name}" for name in analyses} <= names
     assert not [name for name in names if name.startswith(("tests", "examples", "bpf", "analyses"))]

@@ -280,7 +280,7 @@ def test_what_can_not_be_written_is_refused_ahead_of_the_analysis(tmp_path: Path
 
     for out, told in (
         (there, f"{there} exists"),
-        (tmp_path, f"{tmp_path} is not a regular file"),
+        (tmp_path, f"{tmp_path} is not a regular file\n  --html - is stdout\n"),
         (tmp_path / "none" / "x.html", f"can't write {tmp_path / 'none' / 'x.html'}"),
     ):
         found = run(bad, "--html", out)

@@ -110,7 +110,7 @@ def _write_page(file: Path, to: str, window: tuple[int, int] | None, *, force: b
 
     path = None if to == STDOUT else Path(to)
     if path:
-        outputs.check_path(path, force=force)
+        outputs.check_path(path, force=force, stdout=f"--html {STDOUT} is stdout")
     keep_free()
     text = page_html(page.read(file, window))
     progress.over()

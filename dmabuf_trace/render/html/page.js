@@ -92,8 +92,8 @@
     return Math.max(1, power * [1, 2, 5, 10].find(each => each * power >= rough));
   };
 
-  const level = draw("svg", { height: HIGH + AXIS, role: "img", tabindex: 0 });
-  const lanes = draw("svg", { role: "img", tabindex: 0 });
+  const level = draw("svg", { height: HIGH + AXIS, role: "application", tabindex: 0 });
+  const lanes = draw("svg", { role: "application", tabindex: 0 });
   const told = make("output", {}, "Drag over a part to zoom to it, or pinch; with the keyboard: + - 0 and arrows.");
   const shown = make("span", { role: "status" });
   const width = () => Math.max(level.clientWidth, 240);
