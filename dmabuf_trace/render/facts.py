@@ -34,13 +34,18 @@ def date(ns: object) -> datetime | None:
     return datetime.fromtimestamp(ns // 10**9, UTC)
 
 
+def wall_clock(moment: datetime) -> str:
+    """As people read it, in UTC."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
 def recording_facts(recording: Recording) -> Iterator[Fact]:
     """What the file is, and what it lacks."""
     machine = " ".join(part for part in (recording.release, recording.machine) if part)
     host = f" on {recording.hostname}" if recording.hostname else ""
     yield Fact("kernel", f"{machine or 'unknown'}{host}")
     began = date(recording.began_ns)
-    at = began.strftime("%Y-%m-%d %H:%M:%S UTC, ") if began else ""
+    at = f"{wall_clock(began)}, " if began else ""
     ended = f", ended: {recording.ended}" if recording.ended else ""
     yield Fact("recorded", f"{at}{duration_text(recording.duration_ns)}{ended}")
     yield Fact("command", shlex.join(recording.command) if recording.command else "whole system")

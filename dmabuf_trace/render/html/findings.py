@@ -15,7 +15,8 @@ from dmabuf_trace.render.html.tables import plain
 from dmabuf_trace.units import count_text
 
 MOST: Final = 50
-_INODES: Final = 20
+_LINKS: Final = 20
+_AS_CODE: Final = ("stack", "next", "source")
 _RULES: Final = [
     Column("name", "text", "rule"),
     Column("title", "text", "what it asks"),
@@ -56,19 +57,18 @@ def _finding(case: Case, finding: Finding, drawn: frozenset[int]) -> ET.Element:
             facts.append(element("dt", label))
         facts.append(element("dd", element("code", text) if label in _AS_CODE else text))
         last = label
-    if links := [_link(inode) for inode in finding.inodes[:_INODES] if inode in drawn]:
+    if inodes := [inode for inode in finding.inodes if inode in drawn]:
+        more = len(inodes) - _LINKS
+        links = (_link(inode) for inode in inodes[:_LINKS])
         facts.append(element("dt", "on the timeline"))
-        facts.append(element("dd", *links))
+        facts.append(element("dd", *links, f"and {more:,} more" if more > 0 else ""))
     title = element("h3", element("span", case.name, class_="rule"), words.summary(finding))
     kind = "certain" if finding.certain else "perhaps"
     return element("article", title, facts, class_=f"finding {kind}")
 
 
-_AS_CODE: Final = ("stack", "next", "source")
-
-
 def _link(inode: int) -> ET.Element:
-    return element("a", str(inode), href=f"#life-{inode}", data_inode=inode)
+    return element("a", str(inode), href="#time", data_inode=inode)
 
 
 def _doubted(cases: tuple[Case, ...]) -> ET.Element:

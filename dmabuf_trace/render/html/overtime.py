@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from dmabuf_trace.analysis import records
 from dmabuf_trace.page import Page
+from dmabuf_trace.render.facts import date
 from dmabuf_trace.render.html.elements import Clock
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, count_text, duration_text
@@ -27,7 +28,7 @@ def data(page: Page, clock: Clock) -> str:
     levels = _levels(page)
     document = {
         "duration": last - first,
-        "began": clock.began and int(clock.began.timestamp() * 1000),
+        "began_ms": None if date(clock.began_ns) is None else clock.began_ns // 10**6,
         "levels": levels,
         "marks": _marks(max((level[2] for level in levels), default=0)),
         "lives": [_life(row) for row in records(page.lifetimes.answer.tables[0].rows)],

@@ -85,8 +85,8 @@
     const digits = Math.max(0, -Math.floor(Math.log10(step / size) + 1e-9));
     return `+${(ns / size).toFixed(Math.min(digits, 9))}${unit}`;
   };
-  const wallClock = ns => data.began === null
-    ? "" : `, ${new Date(data.began + ns / 1e6).toISOString().replace("T", " ").replace("Z", " UTC")}`;
+  const wallClock = ns => data.began_ms === null
+    ? "" : `, ${new Date(data.began_ms + ns / 1e6).toISOString().replace("T", " ").replace("Z", " UTC")}`;
   const stepOf = (span, most) => {
     const rough = span / most, power = 10 ** Math.floor(Math.log10(rough));
     return Math.max(1, power * [1, 2, 5, 10].find(each => each * power >= rough));
