@@ -56,7 +56,8 @@ class Clock:
     def of(cls, recording: Recording) -> Self:
         """That of a recording."""
         first = recording.window_ns[0] if recording.window_ns else 0
-        return cls(None if recording.began_ns is None else recording.began_ns + first)
+        began = recording.began_ns
+        return cls(began + first if began and date(began + first) else None)
 
     def at(self, ns: int) -> str:
         """The time then, to a second; where that is not known, how much later it is."""

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from dmabuf_trace.analysis import records
 from dmabuf_trace.page import Page
-from dmabuf_trace.render.facts import date
 from dmabuf_trace.render.html.elements import Clock
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import bytes_text, count_text, duration_text
@@ -28,7 +27,7 @@ def data(page: Page, clock: Clock) -> str:
     levels = _levels(page)
     document = {
         "duration": last - first,
-        "began_ms": None if date(clock.began_ns) is None else clock.began_ns // 10**6,
+        "began_ms": clock.began_ns and clock.began_ns // 10**6,
         "levels": levels,
         "marks": _marks(max((level[2] for level in levels), default=0)),
         "lives": [_life(row) for row in records(page.lifetimes.answer.tables[0].rows)],
