@@ -35,7 +35,7 @@ def table_parts(table: Table, clock: Clock, most: int = MOST) -> Iterator[ET.Ele
     title = f"{table.title} ({of})"
     yield plain(title, cells.columns(table), rows, clock, id=f"table-{table.name}")
     if len(rows) < count:
-        yield element("p", f"{title}: the first ones; report --json has all", class_="cut")
+        yield element("p", f"{title}: the first ones; report --all --json has all", class_="cut")
     if stacks := list(cells.stacks(table, rows)):
         yield _stacks(stacks)
 
