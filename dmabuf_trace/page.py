@@ -48,10 +48,14 @@ class Page:
     graph: Graph
     graph_note: str
 
+    def answer(self, name: str) -> Answer:
+        """That of an analysis."""
+        (found,) = (each for each in self.report.results if each.analysis.name == name)
+        return found.answer
+
     def table(self, name: str, table: str) -> Table:
         """A table of an analysis."""
-        (found,) = (each for each in self.report.results if each.analysis.name == name)
-        return _table(found.answer, table)
+        return _table(self.answer(name), table)
 
 
 def read(path: Path, window: Window | None = None) -> Page:

@@ -112,6 +112,16 @@ def test_loss_and_blindness_are_in_the_header(tmp_path: Path) -> None:
     assert "ring_full" in text_of(by_id(found, "table-quality"))
 
 
+def test_an_unknown_size_is_not_zero(tmp_path: Path) -> None:
+    k = Build()
+    k.attach(k.existing())
+    found = parsed(page_of(k, tmp_path))
+
+    assert "1 buffer of unknown size: counted, but not in sizes" in text_of(by_id(found, "time"))
+    assert rows(found, "lifetimes")[0][3] == "-"
+    assert "size unknown" in data(found)["lives"][0]["text"]
+
+
 def test_each_answer_of_the_report_is_there(tree: ET.Element, tmp_path: Path) -> None:
     made = page.read(busy().write(tmp_path / "x.dbt")).report
 

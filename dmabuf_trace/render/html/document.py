@@ -138,7 +138,7 @@ def _over_time(page: Page, clock: Clock) -> Iterator[ET.Element]:
     if table.rows.empty:
         yield element("p", table.empty)
         return
-    for note in answer.notes:
+    for note in (*answer.notes, *page.answer("footprint").notes):
         yield element("p", note, class_="cut")
     script = "The charts need JavaScript; the tables have the same numbers."
     yield element("div", element("p", script), id="charts")
