@@ -24,9 +24,9 @@ from dmabuf_trace.units import count_text
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dmabuf_trace.extent import Window
     from dmabuf_trace.policy import Policy
     from dmabuf_trace.report import Report
-    from dmabuf_trace.trace import Window
 
 POINTS: Final = 200
 """Of the timeline of what was alive."""
