@@ -162,7 +162,9 @@ def _place(path: Path) -> tuple[Path, str]:
     return path.parent.resolve(), path.name
 
 
-def check_path(path: Path, *, force: bool, stdout: str = "without a file it goes to stdout") -> None:
+def check_path(
+    path: Path, *, force: bool, stdout: str = "without a file it goes to stdout"
+) -> None:
     """Whether a file can be written there: one is made beside it, and deleted again.
 
     ``stdout`` says how to have it there instead.

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmabuf_trace import options, progress
+from dmabuf_trace import progress
 from dmabuf_trace.analysis import Analysis, Asked, ask, registry
-from dmabuf_trace.cli import live
 from dmabuf_trace.cli.app import app
+from dmabuf_trace.cli.live import Force
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.memory import keep_free
 from dmabuf_trace.units import parse_duration
@@ -85,7 +85,7 @@ def report(
             help="All of it as one HTML page that needs no network; - is stdout.",
         ),
     ] = "",
-    force: live.Force = options.FORCE.default,
+    force: Force = False,
 ) -> None:
     """What a recording holds: totals, leaks, long-held mappings, devices, errors, quality."""
     from dmabuf_trace import report as made
