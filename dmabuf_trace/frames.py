@@ -44,21 +44,3 @@ def texts(keys: Array, text: Callable[[int], str], known: Array | None = None) -
     """The text of each id, looked up once per id."""
     index, distinct = pd.factorize(keys)
     return chosen([text(key) for key in distinct.tolist()], index, known)
-
-
-def look_up(keys: Array, sorted_ids: Array, values: Array) -> Array:
-    """``values`` at the row whose id is the key; zeros (or "") for a key that has none."""
-    return at_places(values, places(keys, sorted_ids))
-
-
-def at_places(values: Array, found: Array) -> Array:
-    """``values`` at these :func:`places`; zero (or "") where that is none."""
-    return np.append(values, np.zeros(1, values.dtype))[found]
-
-
-def places(keys: Array, sorted_ids: Array) -> Array:
-    """The row whose id is the key; -1 for a key that has none."""
-    if not len(sorted_ids):
-        return np.full(len(keys), -1)
-    index = np.minimum(np.searchsorted(sorted_ids, keys), len(sorted_ids) - 1)
-    return np.where(sorted_ids[index] == keys, index, -1)

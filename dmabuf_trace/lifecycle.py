@@ -14,6 +14,7 @@ attribute and may be off by microseconds between processors without harm.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -92,12 +93,16 @@ class Lifecycle:
 
     def _found(self, snapshot: SnapshotBlock) -> Structs:
         """Rows without a begin, of the buffers that a look showed."""
-        found = np.zeros(len(snapshot.buffers), BUFFER_DTYPE)
-        for row, buffer in zip(found, snapshot.buffers, strict=True):
-            exporter = self.names.intern_exporter(buffer.exporter)
-            name = self.names.intern_buffer(buffer.name)
-            row["inode"], row["size"] = buffer.buffer, buffer.size
-            row["exporter"], row["name"], row["seen"] = exporter, name, snapshot.ts
+        buffers = snapshot.buffers
+        found = np.zeros(len(buffers), BUFFER_DTYPE)
+        names = self.names
+        exporters = _each_once(names.intern_exporter, (buffer.exporter for buffer in buffers))
+        texts = _each_once(names.intern_buffer, (buffer.name for buffer in buffers))
+        found["inode"] = [buffer.buffer for buffer in buffers]
+        found["size"] = [buffer.size for buffer in buffers]
+        found["exporter"] = [exporters[buffer.exporter] for buffer in buffers]
+        found["name"] = [texts[buffer.name] for buffer in buffers]
+        found["seen"] = snapshot.ts
         found["stack"] = found["user_stack"] = schema.UNKNOWN_STACK
         found["flags"] = Flag.BEGIN_UNSEEN | Flag.LOOK_ONLY
         if snapshot.when == "start":
@@ -117,6 +122,11 @@ class Lifecycle:
         told = opened["inode"][opened["flags"] & Flag.LOOK_ONLY == 0]
         return np.concatenate([told, self._buffers.released])
 
+    @property
+    def open_buffers(self) -> Structs:
+        """Rows of the buffers that are open now; not to be changed."""
+        return self._buffers.open
+
     def finish(self) -> Rows:
         """The rows that are open now; may be asked for at any time and changes nothing."""
         none = np.zeros(0, np.int64)
@@ -132,6 +142,11 @@ class Lifecycle:
             none,
             none,
         )
+
+
+def _each_once(make: Callable[[str], int], texts: Iterable[str]) -> dict[str, int]:
+    """What is made of each different text."""
+    return {text: make(text) for text in dict.fromkeys(texts)}
 
 
 def _opened(rows: Structs) -> Structs:

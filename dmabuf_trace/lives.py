@@ -10,7 +10,7 @@ import pandas as pd
 
 from dmabuf_trace import schema
 from dmabuf_trace.columns import TABLES
-from dmabuf_trace.frames import chosen, gaps, look_up, signed, strings, texts
+from dmabuf_trace.frames import chosen, gaps, signed, strings, texts
 from dmabuf_trace.source import (
     IMPORTERS,
     Array,
@@ -23,7 +23,7 @@ from dmabuf_trace.source import (
     stacks,
     truths,
 )
-from dmabuf_trace.tables import FdOrigin, Flag
+from dmabuf_trace.tables import FdOrigin, Flag, look_up
 
 SYNC_DIRECTIONS: Final = ("none", "read", "write", "read and write")
 """CPU access by its sync flags: 1 reads, 2 writes."""

@@ -12,9 +12,9 @@ from dmabuf_trace import schema
 from dmabuf_trace.blocks import Holder
 from dmabuf_trace.columns import TABLES, TEXT
 from dmabuf_trace.errnos import error_name
-from dmabuf_trace.frames import chosen, gaps, look_up, signed, strings, texts
+from dmabuf_trace.frames import chosen, gaps, signed, strings, texts
 from dmabuf_trace.source import Array, Columns, Source, Structs, kind_name, stacks
-from dmabuf_trace.tables import Flag, of_kinds
+from dmabuf_trace.tables import Flag, look_up, of_kinds
 
 _K: Final = schema.KIND
 _TIMED: Final = [kind.id for kind in schema.KINDS if kind.timed]

@@ -23,6 +23,9 @@ UNKNOWN: Final = "<unknown>"
 _LOCAL: Final = 1 << 63
 """First id given to a text that has none from the kernel (read from /proc)."""
 
+_LATEST: Final = 1 << 13
+"""Names of a kind that are kept though nobody needs them now."""
+
 _EXPORTER, _DEVICE, _BUFFER, _COMM = (
     schema.NAME_TYPES[name] for name in ("exporter", "device", "buffer", "comm")
 )
@@ -43,13 +46,29 @@ def _decode(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode("utf-8", "backslashreplace")
 
 
+class _Texts(dict[int, str]):
+    """Texts by id; ``ids`` has the first id of each text."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, int] = {}
+
+    def __setitem__(self, key: int, text: str) -> None:
+        super().__setitem__(key, text)
+        self.ids.setdefault(text, key)
+
+    def __delitem__(self, key: int) -> None:
+        if self.ids.get(self[key]) == key:
+            del self.ids[self[key]]
+        super().__delitem__(key)
+
+
 class Names:
     """Every name seen so far; unknown ids give :data:`UNKNOWN`."""
 
     def __init__(self) -> None:
-        self._exporters: dict[int, str] = {}
+        self._exporters = _Texts()
         self._devices: dict[int, Device] = {}
-        self._buffers: dict[int, str] = {}
+        self._buffers = _Texts()
         self._threads: dict[int, list[tuple[int, str, int]]] = {}
         self._cgroups: dict[int, str] = {}
         self._local = 0
@@ -97,18 +116,37 @@ class Names:
         """Id of a buffer name known by its text only; 0 for no name."""
         return self._intern(self._buffers, text) if text else 0
 
-    def _intern(self, table: dict[int, str], text: str) -> int:
-        for key, known in table.items():
-            if known == text:
-                return key
+    def _intern(self, table: _Texts, text: str) -> int:
+        if text in table.ids:
+            return table.ids[text]
         key = _LOCAL + self._local
         self._local += 1
         table[key] = text
         return key
 
+    def remember_thread(self, tid: int, ts: int, comm: str) -> None:
+        """Say what a thread is called from which nothing was heard so far."""
+        if tid not in self._threads:
+            self._feed_thread(tid, ts, comm, 0)
+
+    @property
+    def count(self) -> int:
+        """Names of threads and buffers that are known."""
+        return len(self._threads) + len(self._buffers)
+
+    def keep(self, threads: set[int], buffers: set[int]) -> None:
+        """Forget all names of other threads and buffers but the latest thousands."""
+        for known, kept in ((self._threads, threads), (self._buffers, buffers)):
+            for key in [key for key in list(known)[:-_LATEST] if key not in kept]:
+                del known[key]
+
     def exporter(self, key: int) -> str:
         """Exporter name of a string id."""
         return self._exporters.get(key, UNKNOWN)
+
+    def exporters(self) -> dict[int, str]:
+        """All exporters by their string ids, several of one where a look found it first."""
+        return self._exporters
 
     def device(self, key: int) -> Device:
         """Device of a string id."""

@@ -24,6 +24,7 @@ from dmabuf_trace.tables import (
     empty,
     of_kinds,
     order_of,
+    places,
     together,
 )
 
@@ -195,10 +196,11 @@ class Buffers:
     def feed_found(self, found: Structs) -> None:
         """Take buffers that exist: fill the gaps of open rows, add the others."""
         known = np.isin(found["inode"], self.open["inode"])
-        for row in found[known]:
-            mine = self.open["inode"] == row["inode"]
-            for column in ("size", "exporter", "name"):
-                self.open[column][mine & (self.open[column] == 0)] = row[column]
+        mine, order = found[known], np.argsort(self.open["inode"])
+        at = order[places(mine["inode"], self.open["inode"][order])]
+        for column in ("size", "exporter", "name"):
+            gaps = self.open[column][at] == 0
+            self.open[column][at[gaps]] = mine[column][gaps]
         new = found[~known & ~np.isin(found["inode"], self.released)]
         new["id"] = self._last_id + 1 + np.arange(len(new))
         self._last_id += len(new)

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -54,17 +54,15 @@ _Row = TypeVar(
 )
 
 
-def _whole(value: object) -> bool:
-    """A number that fits everywhere: 63 bits, or -1 for none."""
-    return type(value) is int and -1 <= value < 1 << 63
+_TYPES: Final = {"int": int, "str": str, "bool": bool}
+"""By a field's annotation: the type of its values."""
 
 
-_FITS: Final[dict[str, Callable[[object], bool]]] = {
-    "int": _whole,
-    "str": lambda value: isinstance(value, str),
-    "bool": lambda value: isinstance(value, bool),
-}
-"""By a field's annotation: whether a value is what it says."""
+def _fit(values: Sequence[Any], kind: type) -> bool:
+    """Whether values are what they are said to be; a number fits 63 bits, or is -1 for none."""
+    if not set(map(type, values)) <= {kind}:
+        return False
+    return kind is not int or not values or (min(values) >= -1 and max(values) < 1 << 63)
 
 
 def _texts(values: Any) -> tuple[str, ...]:
@@ -87,12 +85,16 @@ def _losses(counts: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def _row(make: type[_Row], values: dict[str, Any]) -> _Row:
     """A dataclass of whole numbers, texts and flags, from what a file says it is."""
-    row = make(**values)
-    for field in fields(make):
-        fits = _FITS.get(str(field.type))
-        if fits and not fits(getattr(row, field.name)):
-            raise TypeError(f"{field.name} is not of type {field.type}")
-    return row
+    return _rows(make, [values])[0]
+
+
+def _rows(make: type[_Row], rows: list[dict[str, Any]]) -> tuple[_Row, ...]:
+    """Several of them."""
+    made: tuple[_Row, ...] = tuple(make(**values) for values in rows)
+    for name, kind in [(field.name, str(field.type)) for field in fields(make)]:
+        if kind in _TYPES and not _fit([getattr(row, name) for row in made], _TYPES[kind]):
+            raise TypeError(f"{name} is not of type {kind}")
+    return made
 
 
 _DESCRIBED: Final = (
@@ -106,11 +108,11 @@ def _described(kind: int, values: Any) -> Block:
     """A block of a kind that is JSON."""
     match kind:
         case BlockKind.SNAPSHOT:
-            found = tuple(_row(Found, row) for row in values.pop("buffers"))
-            holders = tuple(_row(Holder, row) for row in values.pop("holders"))
+            found = _rows(Found, values.pop("buffers"))
+            holders = _rows(Holder, values.pop("holders"))
             counted = values.pop("sync_files", None)
             if counted is not None:
-                values["sync_files"] = tuple(_row(SyncFiles, row) for row in counted)
+                values["sync_files"] = _rows(SyncFiles, counted)
             return _row(SnapshotBlock, {**values, "buffers": found, "holders": holders})
         case BlockKind.STACKS:
             return StackBlock(_stacks(values))
@@ -121,7 +123,7 @@ def _described(kind: int, values: Any) -> Block:
             (*texts,) = _texts(list(values.values()))
             return CgroupBlock(dict(zip(map(int, values), texts, strict=True)))
         case BlockKind.PROBED:
-            return ProbedBlock(tuple(_row(Probed, row) for row in values))
+            return ProbedBlock(_rows(Probed, values))
         case BlockKind.MARK:
             return _row(Mark, values)
         case BlockKind.BUILDS:

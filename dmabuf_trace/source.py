@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from dmabuf_trace import schema
 from dmabuf_trace.blocks import Probed
 from dmabuf_trace.calls import NONE
-from dmabuf_trace.frames import at_places, chosen, gaps, places, signed, strings, texts
+from dmabuf_trace.frames import chosen, gaps, signed, strings, texts
 from dmabuf_trace.names import Names
 from dmabuf_trace.reading import Stretch
-from dmabuf_trace.tables import Flag, Rows, of_kinds
+from dmabuf_trace.tables import Flag, Rows, at_places, of_kinds, places
 
 Structs = NDArray[np.void]
 Array = NDArray[Any]

@@ -259,6 +259,25 @@ def order_of(*keys: NDArray[Any]) -> NDArray[np.int64]:
     return order
 
 
+def look_up(keys: NDArray[Any], sorted_ids: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """``values`` at the row whose id is the key; zeros (or "") for a key that has none."""
+    return at_places(values, places(keys, sorted_ids))
+
+
+def at_places(values: NDArray[Any], found: NDArray[Any]) -> NDArray[Any]:
+    """``values`` at these :func:`places`; zero (or "") where that is none."""
+    taken: NDArray[Any] = np.append(values, np.zeros(1, values.dtype))[found]
+    return taken
+
+
+def places(keys: NDArray[Any], sorted_ids: NDArray[Any]) -> NDArray[Any]:
+    """The row whose id is the key; -1 for a key that has none."""
+    if not len(sorted_ids):
+        return np.full(len(keys), -1)
+    index = np.minimum(np.searchsorted(sorted_ids, keys), len(sorted_ids) - 1)
+    return np.where(sorted_ids[index] == keys, index, -1)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What one batch of events came to.

@@ -71,3 +71,30 @@ def test_text_ends_at_its_first_nul() -> None:
 
     assert names.device(5) == ("gpu", "amdgpu", "")
     assert names.device(6) == (UNKNOWN, "", "")
+
+
+def test_of_many_names_those_that_are_needed_are_kept() -> None:
+    names = Names()
+    for tid in range(1, 20_001):
+        names.remember_thread(tid, 0, f"thread {tid}")
+    kept = names.intern_buffer("kept")
+    for number in range(20_000):
+        names.intern_buffer(f"buffer {number}")
+
+    names.keep({1}, {kept})
+
+    assert names.count < 20_000
+    assert (names.comm(1, 0), names.comm(2, 0), names.comm(20_000, 0)) == (
+        *("thread 1", UNKNOWN),
+        "thread 20000",
+    )
+    assert names.buffer(kept) == "kept"
+    assert names.intern_buffer("kept") == kept
+
+
+def test_the_first_id_of_a_text_is_what_it_is_interned_as() -> None:
+    names = Names()
+    local = names.intern_exporter("gem")
+
+    assert names.intern_exporter("gem") == local
+    assert names.exporters() == {local: "gem"}
