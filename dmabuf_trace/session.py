@@ -136,7 +136,7 @@ class Child:
 class Periodic:
     """Does something every so many seconds, while :meth:`turn` is called often enough.
 
-    It never gets more than a tenth of the time: what takes long is done less often.
+    It never gets more than ``share`` of the time: what takes long is done less often.
     """
 
     def __init__(
@@ -144,8 +144,9 @@ class Periodic:
         seconds: float,
         action: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        share: float = 0.1,
     ) -> None:
-        self._seconds = seconds
+        self._seconds, self._share = seconds, share
         self._action = action
         self._clock = clock
         self._due = clock() + seconds
@@ -155,7 +156,7 @@ class Periodic:
         began = self._clock()
         if began >= self._due:
             self._action()
-            self._due = began + max(self._seconds, 10 * (self._clock() - began))
+            self._due = began + max(self._seconds, (self._clock() - began) / self._share)
 
 
 class Follower:

@@ -64,7 +64,7 @@ LAYERS: Final = (
     ("check",),
     ("sight", "proof", "page"),
     ("render",),
-    ("outputs",),
+    ("outputs", "top"),
     ("exports",),
     ("leftovers",),
     ("pytest_plugin",),

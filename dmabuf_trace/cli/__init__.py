@@ -24,7 +24,8 @@ from dmabuf_trace.cli import (  # noqa: E402 - they import numpy
     live,
     now,
     offline,
+    top,
 )
 from dmabuf_trace.cli.app import app, main  # noqa: E402
 
-__all__ = ["app", "check", "doctor", "export", "lines", "live", "main", "now", "offline"]
+__all__ = ["app", "check", "doctor", "export", "lines", "live", "main", "now", "offline", "top"]
