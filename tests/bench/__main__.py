@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.bench import drain, file, paced, report, soak
+from tests.bench import drain, file, paced, report, soak, top
 from tests.bench.cost_table import cost_text
 from tests.vm import LabError, Machine, run_guest
 
@@ -78,6 +78,9 @@ BENCHMARKS: Final[dict[str, Callable[[argparse.Namespace], str]]] = {
     "file": lambda _: file.figures(),
     "report": lambda options: report.figures(_sizes(options), options.folder),
     "soak": _soak,
+    "top": lambda options: _each(
+        lambda kernel: top.figures(kernel, options.folder), options.kernel or ["6.12"]
+    ),
 }
 
 
@@ -95,7 +98,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument(
-        "--kernel", action="append", help="start, cost, soak: a kernel of the lab; may be repeated"
+        "--kernel",
+        action="append",
+        help="start, cost, soak, top: a kernel of the lab; may be repeated",
     )
     parser.add_argument("--seconds", type=float, default=60, help="paced: how long (default: 60)")
     parser.add_argument(
@@ -109,7 +114,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200, help="soak: of each workload")
     parser.add_argument("--seed", type=int, help="soak: what is planted, and where")
     parser.add_argument(
-        "--folder", type=Path, help="drain, paced, report, soak: where files are written"
+        "--folder", type=Path, help="drain, paced, report, soak, top: where files are written"
     )
     parser.add_argument("--write", action="store_true", help="write the figures into the README")
     options = parser.parse_args()

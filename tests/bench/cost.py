@@ -131,11 +131,16 @@ def tools() -> list[Tool]:
     ]
 
 
-def main() -> None:
-    """Measure, print the result as JSON."""
+def prepare() -> None:
+    """Load the module, build the loops."""
     load(Path("/opt/kmod/dmabuf_ref.ko"))
     compiler = ["gcc", "-O2", "-Wall", "-Itests/kmod", "-o", str(BUILT), "tests/bench/loop.c"]
     subprocess.run(compiler, check=True)
+
+
+def main() -> None:
+    """Measure, print the result as JSON."""
+    prepare()
     done: dict[str, dict[str, Figures]] = {}
     missing: dict[str, str] = {}
     present = tools()
