@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from dmabuf_trace import options
+from dmabuf_trace import header, options
 from dmabuf_trace.cli import live
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.errors import InputError
+from dmabuf_trace.render.text import printable
 from dmabuf_trace.units import parse_duration
 
 if TYPE_CHECKING:
@@ -199,8 +200,8 @@ def top(
 
 
 def _replay(path: Path, step: int, speed: float, *, once: bool, as_json: bool) -> None:
-    from dmabuf_trace.notes import note
     from dmabuf_trace.session import signals_waited_for, wait_signal
+    from dmabuf_trace.stderr import note
     from dmabuf_trace.top.replay import Replay
 
     def wait(seconds: float) -> bool:
@@ -215,7 +216,7 @@ def _replay(path: Path, step: int, speed: float, *, once: bool, as_json: bool) -
         while is_looked_at and not wait(END_SECONDS):
             pass
     if played.cut:
-        note(f"{path} was cut: {played.cut}")
+        note(printable(f"{path} was cut: {played.cut}"))
 
 
 def _live(request: Request, step: int, *, once: bool, as_json: bool) -> int:
@@ -223,7 +224,7 @@ def _live(request: Request, step: int, *, once: bool, as_json: bool) -> int:
     import time
 
     from dmabuf_trace.capture import Batch, Capture
-    from dmabuf_trace.notes import note, note_lost, note_missing
+    from dmabuf_trace.notes import note_missing
     from dmabuf_trace.session import (
         Follower,
         Interrupt,
@@ -234,6 +235,7 @@ def _live(request: Request, step: int, *, once: bool, as_json: bool) -> int:
         wait_signal,
     )
     from dmabuf_trace.snapshot import Looker
+    from dmabuf_trace.stderr import note, note_lost
     from dmabuf_trace.top.activity import Activity
 
     quits = iter([Interrupt(signal.SIGINT, from_terminal=False)])
@@ -255,8 +257,7 @@ def _live(request: Request, step: int, *, once: bool, as_json: bool) -> int:
     with Capture(request.capture()) as capture, signals_waited_for():
         if once or as_json:
             note_missing(capture)
-        probes = capture.header(request.command)["probes"]
-        missing = {row["kind"]: row["reason"] for row in probes if not row["attached"]}
+        missing = header.missing(capture.header(request.command))
         activity = Activity(time.monotonic_ns(), missing)
         with Looker() as looker:
             activity.look(capture.watch.begin(looker.take("start")))

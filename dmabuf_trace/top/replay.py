@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dmabuf_trace import header
 from dmabuf_trace.blocks import EndBlock, EventBlock, LossBlock, NameBlock, SnapshotBlock
 from dmabuf_trace.errors import InputError
 from dmabuf_trace.recording import Reader
@@ -34,16 +35,15 @@ class Replay:
         self, path: Path, interval: int, speed: float, wait: Callable[[float], bool]
     ) -> None:
         self._reader = Reader(path)
-        header = self._reader.header
-        start = _table(header.get("start")).get("monotonic_ns")
-        if type(start) is not int:
+        told = self._reader.header
+        start = header.start(told)
+        if start is None:
             raise InputError(f"{path} does not say when it began")
-        self.release = str(_table(header.get("host")).get("release", ""))
         self._start = self._now = start
         self._interval, self._speed, self._wait = interval, speed, wait
         self._began = time.monotonic()
         self.is_stopped = False
-        self._activity = Activity(start, _missing(header.get("probes")))
+        self._activity = Activity(start, header.missing(told))
 
     @property
     def cut(self) -> str:
@@ -96,17 +96,3 @@ class Replay:
         if math.isinf(self._speed):
             return max(self._interval, (self._now - self._start) // PARTS)
         return max(round(self._interval * self._speed), 1)
-
-
-def _table(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _missing(probes: Any) -> dict[str, str]:
-    """Kinds of event that were not observed, and why."""
-    rows = [_table(row) for row in probes] if isinstance(probes, list) else []
-    return {
-        str(row.get("kind")): str(row.get("reason", ""))
-        for row in rows
-        if not row.get("attached", True)
-    }

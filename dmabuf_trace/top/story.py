@@ -12,7 +12,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from dmabuf_trace import schema
-from dmabuf_trace.render.line import what
+from dmabuf_trace.render.event import kind_name, what
 from dmabuf_trace.render.text import printable
 from dmabuf_trace.tables import empty, together
 from dmabuf_trace.top.activity import Moment
@@ -98,16 +98,19 @@ def _attachment(moment: Moment, row: Any) -> str:
 
 def _events(moment: Moment, events: NDArray[np.void]) -> Iterator[Text]:
     """A line an event, as narrow as they allow."""
+    fields = [
+        dict(zip(schema.EVENT_DTYPE.names or (), row, strict=True)) for row in events.tolist()
+    ]
     rows = [
         (
-            f"+{(int(event['ts']) - moment.start) / 1e9:.6f}",
-            printable(process(moment, int(event["pid"]), int(event["tid"]))),
-            schema.KIND_NAMES.get(int(event["kind"]), "?"),
+            f"+{(event['ts'] - moment.start) / 1e9:.6f}",
+            printable(process(moment, event["pid"], event["tid"])),
+            kind_name(event),
         )
-        for event in events
+        for event in fields
     ]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    for row, event in zip(rows, events, strict=True):
+    for row, event in zip(rows, fields, strict=True):
         head = "  ".join(set_cell_size(*each) for each in zip(row, widths, strict=True))
         told = (what(event, moment.names), "red" if event["ret"] < 0 else "")
         yield Text.assemble((f"{head}  ", "dim"), told)
