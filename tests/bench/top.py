@@ -9,6 +9,7 @@ with many buffers alive is replayed on a terminal, and keys are pressed.
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import sys
@@ -223,7 +224,8 @@ def _of_replay(runs: list[Replayed]) -> list[str]:
         )
     )
     return [
-        f"`top --replay` on this machine, {BUFFERS:,} buffers alive, medians of {ROUNDS}:",
+        f"`top --replay` on this machine ({os.cpu_count()} processors, {os.getloadavg()[0]:.0f} "
+        f"processes running), {BUFFERS:,} buffers alive, medians of {ROUNDS}:",
         "",
         f"- process start to first frame: {_goal(first, FIRST_FRAME_GOAL)}; processor time of its "
         f"own: {used * 1e3:,.0f} ms",
