@@ -10,9 +10,10 @@ import pandas as pd
 
 from dmabuf_trace import schema
 from dmabuf_trace.errnos import error_name
-from dmabuf_trace.frames import look_up, texts
+from dmabuf_trace.frames import texts
 from dmabuf_trace.measure import joined
 from dmabuf_trace.source import OF_DEVICES
+from dmabuf_trace.tables import look_up
 from dmabuf_trace.trace import Trace
 
 TIMED: Final = tuple(kind.name for kind in schema.KINDS if kind.timed and not kind.part)
