@@ -24,6 +24,7 @@ from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
+
 from tests.screens import SVG
 
 FOLDER: Final = Path(__file__).parent / "screens"

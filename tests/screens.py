@@ -12,6 +12,28 @@ from tests.build import KIB, MIB, MS, US, Build, Process, S
 
 HOSTILE: Final = ("\x1b[31mred\x1b[2J", "[bold]not bold[/bold]", "\u202egnp.exe", "a\nb", "\x9b2J")
 """Names that move the cursor, colour, are markup, turn the direction, break the line."""
+SVG: Final = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; white-space: pre; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+"""How rich writes an SVG: as its own form, without fonts from elsewhere."""
 CAMERA, SHELL, ENCODER = Process(210, "camerad"), Process(300, "shell"), Process(410, "encoder")
 
 

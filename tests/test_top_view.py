@@ -21,34 +21,12 @@ from dmabuf_trace.top.grid import Lines, sparkline
 from dmabuf_trace.top.keys import named
 from dmabuf_trace.top.view import TABS, View, places_of, pressed
 from tests.build import Build, S
-from tests.screens import HOSTILE, busy, moments
+from tests.screens import HOSTILE, SVG, busy, moments
 
 SCREENS: Final = Path(__file__).parent / "screens"
 REWRITE: Final = "DMABUF_TRACE_WRITE_SCREENS"
 """Set in the environment: the files of ``screens`` are made anew, for their difference to be read.
 """
-SVG: Final = """\
-<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
-<style>
-.{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; white-space: pre; }}
-{styles}
-</style>
-<defs>
-<clipPath id="{unique_id}-clip-terminal">
-<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
-</clipPath>
-{lines}
-</defs>
-{chrome}
-<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
-{backgrounds}
-<g class="{unique_id}-matrix">
-{matrix}
-</g>
-</g>
-</svg>
-"""
-"""What rich's own has, without fonts from elsewhere."""
 SIZES: Final = ((80, 24), (160, 48))
 VIEWS: Final = {"exporters": "", "buffers": "4", "story": "3 enter enter", "help": "?"}
 
