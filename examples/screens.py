@@ -34,7 +34,7 @@ SHOTS: Final = {
     "leaks": ("leaks",),
     "devices": ("devices",),
     "check": ("check",),
-    "events": ("events", "--event", "export,attach,map,unmap", "--window", "0s,2s"),
+    "events": ("events", "--event", "export,attach,map,unmap", "--window", "3s,5s"),
 }
 MOST_LINES: Final = 44
 PAGE: Final = {"width": 1280, "height": 1600}
