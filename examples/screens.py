@@ -28,7 +28,7 @@ from rich.text import Text
 from tests.screens import SVG
 
 FOLDER: Final = Path(__file__).parent / "screens"
-WIDTH: Final = 120
+WIDTH: Final = 140
 SHOTS: Final = {
     "top": ("top", "--once", "--replay"),
     "leaks": ("leaks",),

@@ -72,10 +72,10 @@ def test_a_line_per_event_in_columns() -> None:
     device, whole = ["vivid-000", "1 MiB"], ["41", "vgem", "-", "1 MiB"]
     assert cells == [
         ["0.000000", "0", "app-100", "fd_install", *whole, "-", "-", "fd 5"],
-        [*by, "attach", *of, *device, "12us", "ok", "platform/vivid", "static"],
-        [*by, "map", *of, *device, "1.5us", "ok", "platform/vivid", "to_device", "1 entry"],
-        [*by, "unmap", *of, *device, "-", "-", "platform/vivid", "to_device"],
-        [*by, "map", *of, *device, "0ns", "ENOMEM", "platform/vivid", "bidirectional"],
+        [*by, "attach", *of, *device, "12us", "ok", "static", "platform/vivid"],
+        [*by, "map", *of, *device, "1.5us", "ok", "to_device", "1 entry", "platform/vivid"],
+        [*by, "unmap", *of, *device, "-", "-", "to_device", "platform/vivid"],
+        [*by, "map", *of, *device, "0ns", "ENOMEM", "bidirectional", "platform/vivid"],
         [*by, "detach", *of, *device, "-", "-", "platform/vivid"],
         [*by, "mmap", *whole, "0ns", "ok", "1 MiB at 0x7f00"],
         [*by, "set_name", *whole, "0ns", "ok", '"frame 0"'],

@@ -129,10 +129,10 @@ def device_name(event: Fields, names: Names) -> str | None:
 
 
 def rest(event: Fields, names: Names) -> str:
-    """What is left to tell beside the columns of a line: ``fd 5``, ``platform/vivid  static``."""
+    """What is left to tell beside the columns of a line: ``fd 5``, ``static  platform/vivid``."""
     kind = kind_name(event)
-    parts = [_driver(event, names)] if kind in _OF_DEVICES else []
-    parts += [_DETAIL[kind](event, names)] if kind in _DETAIL else []
+    parts = [_DETAIL[kind](event, names)] if kind in _DETAIL else []
+    parts += [_driver(event, names)] if kind in _OF_DEVICES else []
     return "  ".join(part for part in parts if part)
 
 

@@ -4,7 +4,8 @@
 Imports neither pandas nor rich (which is asked for the width of what is not ASCII).
 
 A column is as wide as usual texts need and grows with the longest so far: all that follows is
-aligned again. Names are cut on a narrow terminal only, nowhere else.
+aligned again. On a terminal, names and what has no column of its own are cut so that a line is one;
+nothing is cut elsewhere.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Aligned:
     def __init__(self, width: int | None = None, origin: int = 0) -> None:
         self._origin = origin
         self._widths = dict(_COLUMNS)
+        self._width = width
         self._most: int | None = None
         if width is not None:
             others = sum(_COLUMNS[title] for title in _COLUMNS if title not in _NAMES)
@@ -127,6 +129,8 @@ class Aligned:
             self._widths[title] = max(self._widths[title], width)
             space = " " * (self._widths[title] - width)
             parts.append(space + text if title in _TO_RIGHT else text + space)
+        room = self._width - cells(GAP.join([*parts, ""])) if self._width else 0
+        details = cut(details, room) if room >= LEAST else details
         return GAP.join([*parts, details]).rstrip() + "\n"
 
 
