@@ -131,7 +131,7 @@ class Folded:
 def fold(view: View, before: Folded | None, **_: str) -> Folded:
     """Add up calls and buffers."""
     before = before or Folded()
-    operations = view.operations[view.operations["exporter"].notna()]
+    operations = view.operations[["exporter", "begin"]].dropna()
     failed = view.errors[view.errors["device"].notna()]
     failed = failed.assign(calls=1, total_ns=failed["call_ns"])
     export, buffers, peaks = _fold_buffers(view, before)
@@ -152,13 +152,10 @@ def _fold_calls(view: View, before: Folded, call: str) -> Called:
     failed = view.errors[view.errors["kind"] == call]
     probed = np.sort(view.probed.loc[view.probed["reason"] == "", "ts"].to_numpy(np.int64))
     found = before.calls[call].with_calls(rows, failed, by, f"{call}_ns", probed)
-    if found.parts is not None and not (_has(view.waits, call) or _has(view.operations, call)):
+    parts = latency.parts(view.waits, view.operations, call)
+    if found.parts is not None and parts.empty:
         return found
-    return found.with_parts(latency.parts(view.waits, view.operations, call), by, probed)
-
-
-def _has(parts: pd.DataFrame, call: str) -> bool:
-    return bool((parts["call"] == call).any())
+    return found.with_parts(parts, by, probed)
 
 
 def _fold_buffers(view: View, before: Folded) -> tuple[Called, pd.DataFrame, pd.DataFrame]:

@@ -49,11 +49,12 @@ def added(
     import pandas as pd
 
     groups = joined(before, rows[[*keys, *how]]).groupby(keys, dropna=False)
-    found = {
-        name: groups[name].sum(min_count=1) if way == "sum" else groups[name].agg(way)
-        for name, way in how.items()
-    }
-    return pd.DataFrame(found).reset_index()
+    found = [
+        groups[mine].sum(min_count=1) if way == "sum" else groups[mine].agg(way)
+        for way in dict.fromkeys(how.values())
+        if (mine := [name for name in how if how[name] == way])
+    ]
+    return pd.concat(found, axis="columns")[[*how]].reset_index()
 
 
 def numbered(

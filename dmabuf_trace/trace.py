@@ -109,6 +109,7 @@ class Trace:
         self.stretch = stretch
         self._read = read
         self._present: dict[str, pd.DataFrame] = {}
+        self._going_on: dict[str, pd.DataFrame] = {}
 
     @property
     def raw(self) -> Structs:
@@ -171,7 +172,7 @@ class Trace:
                 part.__dict__.pop(name, None)
         part.stretch = self.stretch.window(start, end)
         part.start, part.end = max(start, self.start), min(end, self.end)
-        part._present = {}
+        part._present, part._going_on = {}, {}
         part.snapshots = {look.when: look for look in part.stretch.looks}
         return part
 
@@ -207,8 +208,10 @@ class Trace:
 
     def going_on(self, table: str) -> pd.DataFrame:
         """As the table, with what is open when this stretch ends and goes on in the next."""
-        rows = self._unsettled(table)
-        return self._made(table, rows.compress(rows["flags"] & Flag.OPEN != 0))
+        if table not in self._going_on:
+            rows = self._unsettled(table)
+            self._going_on[table] = self._made(table, rows.compress(rows["flags"] & Flag.OPEN != 0))
+        return self._going_on[table]
 
     def _unsettled(self, table: str) -> Structs:
         settled, there = (getattr(rows, table) for rows in (self.rows, self.stretch.present))

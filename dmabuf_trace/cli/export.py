@@ -52,13 +52,13 @@ def export(
     What was lost is in the output where the format has a place for it, and on stderr. perfetto,
     parquet and arrow need packages: pip install 'dmabuf-trace[perfetto,arrow]'.
     """
+    from dmabuf_trace import memory
     from dmabuf_trace.exports.facts import shortcomings
     from dmabuf_trace.exports.formats import export as write
-    from dmabuf_trace.memory import keep_free
     from dmabuf_trace.render.text import printable
     from dmabuf_trace.stderr import note
 
-    keep_free()
+    memory.prepare()
     request = Request(file, to, output, table, by, ftrace, window_of(window), force)
     last, notes = write(request)
     for line in (*shortcomings(last), *notes):

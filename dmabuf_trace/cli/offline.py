@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dmabuf_trace import progress
+from dmabuf_trace import memory, progress
 from dmabuf_trace.analysis import Analysis, Asked, ask, registry
 from dmabuf_trace.cli.app import app
 from dmabuf_trace.cli.live import Force
 from dmabuf_trace.errors import InputError
-from dmabuf_trace.memory import keep_free
 from dmabuf_trace.units import parse_duration
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def report(
             raise InputError("--json and --html are two kinds of output", "choose one")
         _write_page(file, html, window_of(window), force=force)
         return
-    keep_free()
+    memory.prepare()
     found = made.read(file, every=every, window=window_of(window))
     if as_json:
         _write(machine.report_json(found))
@@ -111,7 +110,7 @@ def _write_page(file: Path, to: str, window: tuple[int, int] | None, *, force: b
     path = None if to == STDOUT else Path(to)
     if path:
         outputs.check_path(path, force=force, stdout=f"--html {STDOUT} is stdout")
-    keep_free()
+    memory.prepare()
     text = page_html(page.read(file, window))
     progress.over()
     if path:
@@ -170,7 +169,7 @@ def _ask(
 
     if as_json and as_dot:
         raise InputError("--json and --dot are two kinds of output", "choose one")
-    keep_free()
+    memory.prepare()
     last, (result,) = ask(file, [Asked(analysis, **texts)], window_of(window))
     if as_dot and analysis.graph:
         _write([dot.result_dot(result, analysis.graph(result.answer))])
