@@ -49,6 +49,9 @@ STACKS: Final = {
 }
 """The module's function in the stack of each leak: who exported, attached, took the reference."""
 
+OF_UNMAP: Final = ("unmap_once", "unmap_direction", "unmap_before_detach", "unmap_after_move")
+"""Rules that nothing can be said of where unmap is not observed."""
+
 LEFT_BEHIND: Final = {"unmap_before_detach", "detach_before_release"}
 """Rules that are broken by what another case finds left behind."""
 
@@ -205,6 +208,19 @@ def test_what_was_not_asked_for_is_no_pass(found: Recordings) -> None:
     assert not {f"leaks.{shape}" for shape in LEAKS} & doubted
     assert (leak.status, leak.failed) == (1, ["leaks.fd"])
     assert leak.findings[0]["inodes"] == [found.inode("partial", "leak")]
+
+
+@guest
+def test_a_refused_probe_is_no_pass(found: Recordings) -> None:
+    clean, leak = (found.judged("refused", what) for what in ("clean", "leak"))
+
+    assert (clean.status, clean.failed) == (3, [])
+    assert set(clean.of_outcome("inconclusive")) == {
+        "leaks.left_behind",
+        *(f"contract.{rule}" for rule in OF_UNMAP),
+    }
+    assert (leak.status, leak.failed) == (1, ["leaks.fd"])
+    assert leak.findings[0]["inodes"] == [found.inode("refused", "leak")]
 
 
 @guest

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.kmod.client import Ref, load
 from tests.losses import stalled_reader
 
 MODULE: Final = Path("/opt/kmod/dmabuf_ref.ko")
+REFUSE: Final = MODULE.with_name("refuse.ko")
 LOCAL: Final = Path("/tmp/gate")  # noqa: S108 - the guest's own: a share is slow and may lag
 SMALL: Final = "64K"
 TOO_MANY: Final = 300
@@ -104,6 +106,15 @@ def unobserved(ref: Ref, windows: dict[str, Windows]) -> None:
         recorder.done("leak", fd(ref, clean=False))
 
 
+def refused(ref: Ref, windows: dict[str, Windows]) -> None:
+    """The kernel refuses probes on a function."""
+    load(REFUSE)
+    with steered("refused", windows, "--attach", "kprobe") as recorder:
+        recorder.done("clean", fd(ref, clean=True))
+        recorder.done("leak", fd(ref, clean=False))
+    subprocess.run(["rmmod", REFUSE.stem], check=True)
+
+
 def killed(ref: Ref, windows: dict[str, Windows]) -> None:
     """The recorder ends by SIGKILL: nobody says what was held then."""
     recorder = Steered("killed")
@@ -121,7 +132,7 @@ def record(out: Path) -> None:
     LOCAL.mkdir()
     windows: dict[str, Windows] = {}
     with Ref() as ref:
-        for each in (misused, lost, unobserved, killed):
+        for each in (misused, lost, unobserved, refused, killed):
             each(ref, windows)
     for name in windows:
         shutil.copy(LOCAL / f"{name}.dbt", out)

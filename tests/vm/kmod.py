@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Building the reference exporter (tests/kmod) against a kernel's headers, in the guests' root."""
+"""Building the modules of tests/kmod against a kernel's headers, in the guests' root."""
 
 from __future__ import annotations
 
@@ -35,19 +35,20 @@ def module_sources(directory: Path) -> list[Path]:
     )
 
 
-# Arguments: the release, the result, sources.
-SCRIPT = f"""
-release=$1 module=$2
+# Arguments: the release, where to, sources.
+SCRIPT = """
+release=$1 to=$2
 shift 2
 mkdir "$root/build"
 cp "$@" "$root/build/"
 chroot "$root" make -C "/lib/modules/$release/build" M=/build W=1 modules
-cp "$root/build/{MODULE}" "$module"
+cp "$root"/build/*.ko "$to"
 """
 
 
 def build_module(kernel: Kernel, files: KernelFiles, root: Root) -> Path:
-    """The reference exporter for `kernel`, from the cache where sources and kernel are the same.
+    """The reference exporter for `kernel`, the others beside it; from the cache where sources and
+    kernel are the same.
 
     Raises LabError with the compiler's words when it does not build without a warning."""
     if not kernel.headers:
@@ -57,7 +58,7 @@ def build_module(kernel: Kernel, files: KernelFiles, root: Root) -> Path:
         raise LabError(f"no module sources in {SOURCES}")
 
     def build(path: Path) -> None:
-        arguments = [files.release, str(path / MODULE), *map(str, sources)]
+        arguments = [files.release, str(path), *map(str, sources)]
         with step(f"building the reference exporter for kernel {kernel.name}"):
             log = log_file(f"module-{kernel.name}")
             output = in_overlay([files.path, root.tree], SCRIPT, arguments, log)
