@@ -49,7 +49,10 @@ STACKS: Final = {
 }
 """The module's function in the stack of each leak: who exported, attached, took the reference."""
 
-OF_UNMAP: Final = ("unmap_once", "unmap_direction", "unmap_before_detach", "unmap_after_move")
+OF_UNMAP: Final = (
+    *("unmap_once", "unmap_direction", "unmap_before_detach", "unmap_after_move"),
+    "mapping_not_held",
+)
 """Rules that nothing can be said of where unmap is not observed."""
 
 LEFT_BEHIND: Final = {"unmap_before_detach", "detach_before_release"}
