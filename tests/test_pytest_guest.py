@@ -17,7 +17,7 @@ from dmabuf_trace.trace import Trace
 from tests.leaky.__main__ import FAILED, FEW
 from tests.vm import run_guest
 
-pytestmark = [pytest.mark.guest, pytest.mark.every_run_on("7.2")]
+pytestmark = [pytest.mark.guest, pytest.mark.every_run_on()]  # with --all-kernels only
 
 KERNELS: Final = ("6.12", "7.2")
 """With heaps and udmabuf."""
