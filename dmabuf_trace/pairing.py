@@ -196,7 +196,7 @@ class Buffers:
     def feed_found(self, found: Structs) -> None:
         """Take buffers that exist: fill the gaps of open rows, add the others."""
         known = np.isin(found["inode"], self.open["inode"])
-        mine, order = found[known], np.argsort(self.open["inode"])
+        mine, order = found[known], order_of(self.open["inode"])
         at = order[places(mine["inode"], self.open["inode"][order])]
         for column in ("size", "exporter", "name"):
             gaps = self.open[column][at] == 0

@@ -270,6 +270,6 @@ def _rate(bins: Ints, counts: Ints) -> tuple[Ints, Ints]:
     sums = np.bincount(which, counts).astype(np.int64) * (1_000_000_000 // BIN_NS)
     empty = np.setdiff1d(places + 1, places)
     times = np.concatenate([places, empty])
-    order = np.argsort(times)
+    order = np.argsort(times, kind="stable")
     values = np.concatenate([sums, np.zeros_like(empty)])
     return times[order] * BIN_NS, values[order]

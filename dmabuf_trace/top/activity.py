@@ -254,7 +254,7 @@ class Activity:
         failed = about["ret"] < 0
         slot = np.where(failed, FAILED, call)
         known = together([self._lifecycle.open_buffers, rows.buffers])
-        known = known.take(np.argsort(known["id"]))
+        known = known.take(np.argsort(known["id"], kind="stable"))
         exporter = look_up(rows.event_buffers[calls], known["id"], known["exporter"])
         exporter = np.where(kind == _EXPORT, about["aux"], exporter)
         by_device = kind != _EXPORT

@@ -96,7 +96,7 @@ def _observed(moment: Moment, values: Array, *kinds: str) -> Array:
 def _of_buffers(moment: Moment, ids: Array, column: str) -> Array:
     """A column of the open buffers with these ids."""
     buffers = moment.rows.buffers
-    order = np.argsort(buffers["id"])
+    order = np.argsort(buffers["id"], kind="stable")
     return look_up(ids, buffers["id"][order], buffers[column][order])
 
 
