@@ -64,7 +64,7 @@ def since(counts: Ints, start: Bools) -> Ints:
 def new_ids(sources: Ints, last_id: int) -> Ints:
     """Ids after ``last_id``, in the order of the events that first showed the rows."""
     ids = np.empty(len(sources), np.int64)
-    ids[np.argsort(sources, kind="stable")] = last_id + 1 + np.arange(len(sources))
+    ids[order_of(sources)] = last_id + 1 + np.arange(len(sources))
     return ids
 
 

@@ -25,6 +25,7 @@ from dmabuf_trace.exports.calls import timed
 from dmabuf_trace.exports.packets import BYTES, COUNT, Packets
 from dmabuf_trace.levels import spans
 from dmabuf_trace.names import UNKNOWN
+from dmabuf_trace.tables import order_of
 from dmabuf_trace.trace import Trace
 from dmabuf_trace.units import bytes_text
 
@@ -103,7 +104,7 @@ class Timeline:
         """Write the counters."""
         for track, parts in self._levels.items():
             times, changes = map(np.concatenate, zip(*parts, strict=True))
-            order = np.argsort(times, kind="stable")
+            order = order_of(times)
             times, values = times[order], np.cumsum(changes[order])
             is_last = np.append(times[1:] != times[:-1], True)
             self._write_counter(track, times[is_last], values[is_last])
@@ -270,6 +271,6 @@ def _rate(bins: Ints, counts: Ints) -> tuple[Ints, Ints]:
     sums = np.bincount(which, counts).astype(np.int64) * (1_000_000_000 // BIN_NS)
     empty = np.setdiff1d(places + 1, places)
     times = np.concatenate([places, empty])
-    order = np.argsort(times, kind="stable")
+    order = order_of(times)
     values = np.concatenate([sums, np.zeros_like(empty)])
     return times[order] * BIN_NS, values[order]

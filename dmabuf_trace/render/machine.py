@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from dmabuf_trace.story import Step, Story
 
 SCHEMA: Final = 1
-
-
 _ROWS_AT_ONCE: Final = 10_000
 INDENT: Final = 2
 

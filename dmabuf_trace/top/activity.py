@@ -19,7 +19,7 @@ from dmabuf_trace import schema
 from dmabuf_trace.blocks import SnapshotBlock
 from dmabuf_trace.lifecycle import Lifecycle
 from dmabuf_trace.names import Names
-from dmabuf_trace.tables import Flag, Rows, look_up, of_kinds, together
+from dmabuf_trace.tables import Flag, Rows, look_up, of_kinds, order_of, together
 from dmabuf_trace.top.floors import Floors, Levels
 from dmabuf_trace.top.recent import BUCKETS, Recent, Sums, bucket_of
 from dmabuf_trace.trend import Trend
@@ -254,7 +254,7 @@ class Activity:
         failed = about["ret"] < 0
         slot = np.where(failed, FAILED, call)
         known = together([self._lifecycle.open_buffers, rows.buffers])
-        known = known.take(np.argsort(known["id"], kind="stable"))
+        known = known.take(order_of(known["id"]))
         exporter = look_up(rows.event_buffers[calls], known["id"], known["exporter"])
         exporter = np.where(kind == _EXPORT, about["aux"], exporter)
         by_device = kind != _EXPORT

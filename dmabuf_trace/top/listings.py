@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dmabuf_trace.analysis import Column
 from dmabuf_trace.names import UNKNOWN
-from dmabuf_trace.tables import look_up
+from dmabuf_trace.tables import look_up, order_of
 from dmabuf_trace.top.activity import CALLS, FAILED, THREAD_BITS, Moment
 from dmabuf_trace.top.listing import UNSEEN, Cells, Listing, Texts
 from dmabuf_trace.top.recent import Sums, percentile
@@ -96,7 +96,7 @@ def _observed(moment: Moment, values: Array, *kinds: str) -> Array:
 def _of_buffers(moment: Moment, ids: Array, column: str) -> Array:
     """A column of the open buffers with these ids."""
     buffers = moment.rows.buffers
-    order = np.argsort(buffers["id"], kind="stable")
+    order = order_of(buffers["id"])
     return look_up(ids, buffers["id"][order], buffers[column][order])
 
 

@@ -174,9 +174,3 @@ def _opened(view: View, moment: Moment) -> View:
         case _:
             within = listing.rows(np.array([place]))[0][_WHOSE[view.listing]]
             return replace(view, listing="buffers", text=within, cursor=0)
-
-
-def buffer_of(moment: Moment, buffer: int) -> np.void | None:
-    """The row of an open buffer."""
-    found = np.flatnonzero(moment.rows.buffers["id"] == buffer)
-    return moment.rows.buffers[found[0]] if len(found) else None
