@@ -7,28 +7,24 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import io
-import os
-import pty
 import shutil
-import struct
 import subprocess
 import sys
-import termios
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
+from tests.on_terminal import Terminal
 from tests.screens import SVG
 
 FOLDER: Final = Path(__file__).parent / "screens"
 WIDTH: Final = 140
+COMMAND: Final = (sys.executable, "-m", "dmabuf_trace")
 SHOTS: Final = {
     "top": ("top", "--once", "--replay"),
     "leaks": ("leaks",),
@@ -37,34 +33,14 @@ SHOTS: Final = {
     "events": ("events", "--event", "export,attach,map,unmap", "--window", "3s,5s"),
 }
 MOST_LINES: Final = 44
-PAGE: Final = {"width": 1280, "height": 1600}
-
-
-def on_a_terminal(command: list[str], lines: int) -> str:
-    """What a command writes to a terminal, escape sequences and all."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, WIDTH, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    with subprocess.Popen(command, stdin=theirs, stdout=theirs, env=environment):
-        os.close(theirs)
-        return b"".join(_pieces(ours)).decode()
-
-
-def _pieces(fd: int) -> Iterator[bytes]:
-    try:
-        while piece := os.read(fd, 1 << 16):
-            yield piece
-    except OSError:  # Linux says EIO where the last writer is gone
-        pass
-    finally:
-        os.close(fd)
+PAGE: Final[ViewportSize] = {"width": 1280, "height": 1600}
 
 
 def draw(name: str, arguments: tuple[str, ...], recording: Path) -> None:
     """NAME.svg: what a command shows, its first lines."""
-    command = [sys.executable, "-m", "dmabuf_trace", *arguments, str(recording)]
-    found = on_a_terminal(command, MOST_LINES).replace("\r\n", "\n")
-    lines = Text.from_ansi(found).split("\n")
+    with Terminal((*arguments, recording), WIDTH, MOST_LINES, COMMAND) as terminal:
+        terminal.end()
+    lines = Text.from_ansi(terminal.sent.replace("\r\n", "\n")).split("\n")
     shown = lines[:MOST_LINES]
     if len(lines) > len(shown):
         shown.append(Text(f"... and {len(lines) - len(shown):,} more lines", "dim"))
@@ -81,13 +57,12 @@ def draw(name: str, arguments: tuple[str, ...], recording: Path) -> None:
 def photograph(recording: Path) -> None:
     """page.png: the top of ``report --html`` in a browser."""
     page_file = recording.with_suffix(".html")
-    command = (sys.executable, "-m", "dmabuf_trace", "report", recording, "--html", page_file)
-    subprocess.run([*command, "--force"], check=True)
+    subprocess.run([*COMMAND, "report", recording, "--html", page_file, "--force"], check=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
-        page = browser.new_page(viewport=PAGE)  # type: ignore[arg-type]
+        page = browser.new_page(viewport=PAGE)
         page.goto(page_file.resolve().as_uri())
         page.screenshot(path=FOLDER / "page.png")
         browser.close()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -39,6 +40,7 @@ class Terminal:
         self.fd, self._theirs = pty.openpty()
         self.before = termios.tcgetattr(self._theirs)
         self.sent = self.said = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.resize(width, height)
         self.began = time.monotonic()
         self.process = subprocess.Popen(
@@ -82,7 +84,7 @@ class Terminal:
     def _read(self, seconds: float) -> bool:
         """Whether it may send more."""
         if select.select([self.fd], [], [], seconds)[0]:
-            self.sent += os.read(self.fd, 1 << 16).decode(errors="replace")
+            self.sent += self._decoder.decode(os.read(self.fd, 1 << 16))
             return True
         return seconds > 0 and self.process.poll() is None
 
