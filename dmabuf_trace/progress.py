@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 
 class Listener(Protocol):
-    """Is told, from one thread."""
+    """Is told, from one thread at a time."""
 
     def advance(self, path: Path, done: int, size: int) -> None:
         """So many bytes of a file were read, of all that it had when it was opened."""

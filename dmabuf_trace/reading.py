@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dmabuf_trace import schema
+from dmabuf_trace.ahead import ahead
 from dmabuf_trace.blocks import (
     Block,
     BuildBlock,
@@ -42,6 +43,8 @@ Structs = NDArray[np.void]
 Array = NDArray[Any]
 
 BATCH_EVENTS: Final = 1 << 16
+BLOCKS_AHEAD: Final = 4
+"""Of so many events, decoded while those before them are paired."""
 STRETCH_EVENTS: Final = 3 << 19
 HELD_EVENTS: Final = 1 << 16
 """Parts of calls that may wait for their call."""
@@ -153,7 +156,8 @@ class Read:
         The look at the end is in the last one.
         """
         unwanted = extent.outside(*self.window) if self.window else ()
-        for block in reader.blocks(unwanted, min(BATCH_EVENTS, events or BATCH_EVENTS)):
+        blocks = reader.blocks(unwanted, min(BATCH_EVENTS, events or BATCH_EVENTS))
+        for block in ahead(blocks, BLOCKS_AHEAD):
             match block:
                 case EventBlock(found):
                     wanted = self._wanted(found)

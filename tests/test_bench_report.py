@@ -130,3 +130,8 @@ def test_what_was_not_run_meets_no_goal() -> None:
 def test_what_does_not_fit_is_not_run() -> None:
     figure = report.measured(["false"], 1e9)
     assert figure.cells() == "not run | would need 1,000,000 GB"
+
+
+def test_the_middle_one_of_three_runs_counts() -> None:
+    runs = [Figure(2.0, 700.0), Figure(9.0, 800.0), Figure(3.0, 750.0)]
+    assert report.middle(runs) == runs[2]

@@ -17,7 +17,7 @@ from tests.build import Build
 ROOT: Final = Path(__file__).parents[1]
 
 LAYERS: Final = (
-    ("version", "errors", "errnos", "threads", "memory", "progress"),
+    ("version", "errors", "errnos", "threads", "memory", "progress", "ahead"),
     ("remote",),
     ("kinds", "elf"),
     ("schema", "units", "options", "header", "printer"),
@@ -99,6 +99,7 @@ FOUNDATION: Final = {
     "header",
     "printer",
     "progress",
+    "ahead",
     "stderr",
 }
 LIVE: Final = {"probes", "symbols", "loader", "ring", "features", "snapshot", "capture"} | {

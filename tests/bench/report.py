@@ -29,6 +29,8 @@ GENERATE: Final = (sys.executable, "-m", "tests.bench.recorded")
 SIZES: Final = (1_000_000, 10_000_000)
 ALL_SIZES: Final = (*SIZES, 100_000_000)
 TIME_SIZE: Final = SIZES[-1]
+RUNS: Final = 3
+"""Of both in turn, up to that size: one run differs from the next by more than a tenth."""
 TIME_GOAL: Final = 5.0
 """Time to the plain pairing's, at that size."""
 GROWTH_GOAL: Final = 1.2
@@ -94,6 +96,11 @@ def measured(command: Sequence[str], need: float) -> Figure:
     return Figure(None, need) if need > available() else measure(command)[0]
 
 
+def middle(figures: Sequence[Figure]) -> Figure:
+    """The one with the median time, of an odd number."""
+    return sorted(figures, key=lambda each: each.seconds or 0.0)[len(figures) // 2]
+
+
 def rows(sizes: Sequence[int], folder: Path | None) -> Iterator[Row]:
     """Generate and ask, size by size."""
     last: Row | None = None
@@ -106,12 +113,18 @@ def rows(sizes: Sequence[int], folder: Path | None) -> Iterator[Row]:
             made, count = measure([*GENERATE, str(size), recording, columns, *texts])
             events = int(count)
             each = (last.ours.megabytes, last.plain.megabytes) if last else (0.0, 0.0)
-            ours, peer = (need * events / (last.events if last else 1) for need in each)
+            needs = [need * events / (last.events if last else 1) for need in each]
+            commands = ([*REPORT, recording], [*PLAIN, columns])
+            runs = [
+                [measured(*each) for each in zip(commands, needs, strict=True)]
+                for _ in range(RUNS if size <= TIME_SIZE else 1)
+            ]
+            ours, peer = (middle(figures) for figures in zip(*runs, strict=True))
             last = Row(
                 events,
                 made,
-                measured([*REPORT, recording], ours),
-                measured([*PLAIN, columns], peer),
+                ours,
+                peer,
                 {ask: measure([*SCRIPT, ask, text])[0] for ask in QUESTIONS if texts},
             )
         yield last
