@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -71,12 +72,12 @@ def run_loop(name: str, count: int) -> tuple[int, int]:
     return int(said), process.pid
 
 
-def settle(tool: Tool) -> int:
-    """Processor time of the tool's readers once they have nothing left to do."""
-    used = processor_time(tool.readers)
-    while tool.readers:
+def settle(readers: Sequence[int]) -> int:
+    """Processor time of a tool's readers once they have nothing left to do."""
+    used = processor_time(readers)
+    while readers:
         time.sleep(QUIET_SECONDS)
-        before, used = used, processor_time(tool.readers)
+        before, used = used, processor_time(readers)
         if used - before < QUIET_SHARE * QUIET_SECONDS * 1e9:
             break
     return used
@@ -88,9 +89,9 @@ def measure(tool: Tool, figures: dict[str, Figures]) -> None:
         if name == FIRST_WITH_BUFFERS:
             # whatever a tool does once, when it meets the exporter, is over before it is measured
             run_loop(name, COUNT_OF_EVENTS)
-        before, hits = settle(tool), kprobe_hits()
+        before, hits = settle(tool.readers), kprobe_hits()
         took, _ = run_loop(name, COUNT)
-        read = settle(tool) - before
+        read = settle(tool.readers) - before
         figure = figures.setdefault(name, Figures([], []))
         # files that others open meanwhile don't add up to a hit each time
         figure.hits = (kprobe_hits() - hits) // (COUNT + WARM_UP)
@@ -102,7 +103,7 @@ def count_events(tool: Tool, figures: dict[str, Figures]) -> None:
     """How many calls the tool reports per time round each loop."""
     for name in LOOPS:
         _, pid = run_loop(name, COUNT_OF_EVENTS)
-        settle(tool)
+        settle(tool.readers)
         figures[name].events = tool.events(pid) // (COUNT_OF_EVENTS + WARM_UP)
     if tool.name != Bare.name and not figures[FIRST_WITH_BUFFERS].events:
         raise RuntimeError(f"{tool.name} reported no call")

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -161,7 +161,7 @@ class Ftrace:
 
     def __enter__(self) -> Self:
         if self._file:
-            self._create()
+            self.create()
         enable = TRACEFS / "events" / self._group / "enable"
         if not enable.exists():
             raise NotHereError(f"no {self._group} events")
@@ -169,7 +169,8 @@ class Ftrace:
         enable.write_text("1")
         return self
 
-    def _create(self) -> None:
+    def create(self) -> None:
+        """Make the events; what they record is for whoever opens them."""
         is_fprobe = self._file == "dynamic_events"
         own = dmabuf_fops()
         for symbol, function in FUNCTIONS.items():
@@ -235,6 +236,51 @@ class Bpftrace(Process):
         if lost := re.search(r"^Lost .*", text, re.MULTILINE):
             raise RuntimeError(f"{self.name}: {lost[0]}")
         return len(re.findall(rf"^\w+ \d+ \d+ {pid} ", text, re.MULTILINE))
+
+
+class PerfTrace(Process):
+    """``perf trace`` prints ftrace's kprobe events of the same calls, a line each."""
+
+    PAGES: Final = 4096
+    """Room as bpftrace has it here."""
+
+    def __init__(self, name: str, warm_up: Callable[[], int]) -> None:
+        super().__init__(name)
+        self._probes = Ftrace(name, "kprobe_events")
+        self._warm_up = warm_up
+
+    def __enter__(self) -> Self:
+        self._probes.create()
+        try:
+            options = ["--no-syscalls", "-a", "-m", str(self.PAGES), "-o", str(self.output)]
+            self.start(["perf", "trace", *options, *self._events()])
+            wait_for(self._complete, f"{self.name} is attached")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    @staticmethod
+    def _events() -> Iterator[str]:
+        """Those of files with the filter that ftrace has, which perf does not heed."""
+        own = dmabuf_fops()
+        for symbol, function in FUNCTIONS.items():
+            yield from ("-e", f"{GROUP}:{symbol}")
+            if function.file:
+                yield from ("--filter", f"fops == {own:#x}")
+            if symbol in TIMED:
+                yield from ("-e", f"{GROUP}:{symbol}_ret")
+
+    def _complete(self) -> bool:
+        """It doesn't say when it has attached: the lines of a cycle tell."""
+        if self.running():
+            self._warm_up()
+        text = self.output.read_text() if self.output.exists() else ""
+        return all(f"{GROUP}:{symbol}(" in text for symbol in FUNCTIONS)
+
+    def __exit__(self, *_: object) -> None:
+        super().__exit__()
+        self._probes.__exit__()
 
 
 def kprobe_hits() -> int:

@@ -2,8 +2,8 @@
 """``top``: what it takes while a kernel is busy, and how fast it is with many buffers alive.
 
 In a guest a loop of export, attach, map, unmap, detach and close runs as fast as it can beside
-``top`` on a terminal, then beside bpftrace printing the same calls. On this machine a recording
-with many buffers alive is replayed on a terminal, and keys are pressed.
+``top`` on a terminal, then beside bpftrace and perf trace printing the same calls. On this machine
+a recording with many buffers alive is replayed on a terminal, and keys are pressed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,13 @@ from dmabuf_trace import schema
 from dmabuf_trace.blocks import Found, Holder, SnapshotBlock
 from dmabuf_trace.recording import Writer
 from tests.bench.cost import prepare, run_loop, settle
-from tests.bench.peers import Bpftrace, NotHereError, processor_time
+from tests.bench.peers import (
+    GROUP,
+    Bpftrace,
+    NotHereError,
+    PerfTrace,
+    processor_time,
+)
 from tests.build import START, S, header
 from tests.on_terminal import INSTALLED, Terminal
 from tests.vm import Machine, run_guest
@@ -58,6 +65,9 @@ class Busy:
     events: int
     lost: int
     frames: int = -1
+
+
+Printer = Bpftrace | PerfTrace
 
 
 # in the guest
@@ -98,27 +108,46 @@ def busy_top() -> Busy:
     return Busy(*took, int(found[1]), int(found[2]), frames)
 
 
-def busy_bpftrace() -> Busy:
-    """It prints the same calls into a file."""
-    peer = Bpftrace("bpftrace, kprobes", "kprobe", lambda: run_loop("cycle", 1)[1])
+def busy_printer(peer: Printer, line: str, lost: str) -> Busy:
+    """It prints the same calls into a file.
+
+    ``line`` matches one of a call, ``lost`` its words for events that it lost, with their number.
+    """
     with peer:
-        before = len(peer.output.read_bytes().splitlines())
-        used = settle(peer)
+        before = len(re.findall(line, peer.output.read_text(errors="replace"), re.MULTILINE))
+        used = settle(peer.readers)
         seconds, _, count = _measured([*peer.readers], BUSY_SECONDS)
-        processor = (settle(peer) - used) / 1e9  # it prints on when the loop is over
+        processor = (settle(peer.readers) - used) / 1e9  # it prints on when the loop is over
         text = peer.output.read_text(errors="replace")
-    lost = sum(map(int, re.findall(r"^Lost (\d+) ", text, re.MULTILINE)))
-    return Busy(seconds, processor, count, len(text.splitlines()) - before, lost)
+    missing = sum(map(int, re.findall(lost, text, re.MULTILINE)))
+    events = len(re.findall(line, text, re.MULTILINE)) - before
+    return Busy(seconds, processor, count, events, missing)
+
+
+def printers() -> Iterator[tuple[str, Printer, str, str]]:
+    """Peers that print a line per event: name, tool, how a line looks, and how one about losses."""
+
+    def warm_up() -> int:
+        return run_loop("cycle", 1)[1]
+
+    yield "bpftrace", Bpftrace("bpftrace, kprobes", "kprobe", warm_up), r"^\w+ \d", r"^Lost (\d+) "
+    yield (
+        "perf trace",
+        PerfTrace("perf trace", warm_up),
+        rf" {GROUP}:(?!\w+_ret\()",
+        r"LOST (\d+) events",
+    )
 
 
 def main() -> None:
     """Measure, print the result as JSON, a tool a line."""
     prepare()
     print(json.dumps({"top": asdict(busy_top())}), flush=True)
-    try:
-        print(json.dumps({"bpftrace": asdict(busy_bpftrace())}))
-    except NotHereError as error:
-        print(json.dumps({"missing": str(error)}))
+    for name, peer, line, lost in printers():
+        try:
+            print(json.dumps({name: asdict(busy_printer(peer, line, lost))}), flush=True)
+        except NotHereError as error:
+            print(json.dumps({name: str(error)}), flush=True)
 
 
 # on this machine
@@ -196,7 +225,8 @@ def _in_guest(kernel: str) -> dict[str, Any]:
 
 
 def _of_guest(kernel: str, found: dict[str, Any]) -> list[str]:
-    rows = [(name, Busy(**found[name])) for name in ("top", "bpftrace") if name in found]
+    rows = [(name, Busy(**each)) for name, each in found.items() if not isinstance(each, str)]
+    others = [(name, each) for name, each in found.items() if isinstance(each, str)]
     return [
         f"Emulated {kernel} guest, one processor whose clock counts instructions; a loop at full",
         "speed shares it with each tool:",
@@ -204,7 +234,9 @@ def _of_guest(kernel: str, found: dict[str, Any]) -> list[str]:
         "| tool | events | lost | events/s | of one processor | us an event | frames/s |",
         "|---|---|---|---|---|---|---|",
         *(_row(name, busy) for name, busy in rows),
-        *([f"\nbpftrace: not run, {found['missing']}"] if "missing" in found else []),
+        "",
+        "An event is a call. Of what perf trace lost, a call is two: it prints entry and return.",
+        *(f"\n{name}: not run, {why}" for name, why in others),
     ]
 
 

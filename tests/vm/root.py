@@ -20,6 +20,7 @@ PACKAGES = (
     "kmod",
     "libbpf1",
     "libc6-dev",
+    "linux-perf",
     "make",
     "pahole",
     "perl",  # a W=1 module build runs kernel-doc
