@@ -21,7 +21,7 @@ from tests.build import header
 from tests.strategies import any_events
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(any_events())
 def test_every_question_is_answered(events: NDArray[np.void]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -309,7 +309,7 @@ def test_wherever_it_is_cut_the_rest_is_read(file: Path) -> None:
         k.detach(k.attach(k.export(fd=3)))
     whole = k.write(file).read_bytes()
     buffers = [0]
-    for size in range(len(header_of(file)), len(whole)):
+    for size in (*range(len(header_of(file)), len(whole), 5), len(whole) - 1):
         file.write_bytes(whole[:size])
         opened = trace.open(file)
         assert opened.cut is not None
