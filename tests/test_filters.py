@@ -27,6 +27,8 @@ from tests.counts import Recorded
 from tests.vm import run_guest
 from tests.watching import COMM, CYCLES, SIZE
 
+pytestmark = pytest.mark.every_run_on("6.12")
+
 APP, OTHER = Process(100, "app"), Process(101, "other")
 
 

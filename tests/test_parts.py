@@ -19,7 +19,7 @@ from tests.parts import FUNCTIONS, SCENARIOS
 from tests.vm import run_guest
 from tests.vm.kernels import WITH_MODULE
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, pytest.mark.every_run_on("7.2")]
 
 Event = dict[str, Any]
 Marks = dict[str, Any]
