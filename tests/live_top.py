@@ -9,8 +9,10 @@ terminal, and what it drew there.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Final
@@ -45,9 +47,11 @@ def work(documents: Path) -> None:
 def by_json(out: Path, ref: Ref) -> None:
     """Its documents, beside what the module counts."""
     before = ref.counters()
-    with (out / "top.json").open("wb") as file:
-        command = [*INSTALLED, "--json", "--interval", "300ms", "--", *WORK, str(out / "top.json")]
+    # not in DIR: on 6.12's 9p it began with zeros, as one writes while another reads
+    with tempfile.NamedTemporaryFile() as file:
+        command = [*INSTALLED, "--json", "--interval", "300ms", "--", *WORK, file.name]
         subprocess.run(command, stdout=file, check=True)
+        shutil.copyfile(file.name, out / "top.json")
     (out / "counts.json").write_text(json.dumps(ref.counters() - before))
 
 
