@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T], count: int) -> Generator[T, None, None]:
-    """The items in their order, up to ``count`` of them made in advance, in a thread.
+    """The items, none of them None, in their order, up to ``count`` made in advance in a thread.
 
     What it raises to make one is raised in the place of that one.
     """

@@ -249,7 +249,7 @@ def order_of(*keys: NDArray[Any]) -> NDArray[np.int64]:
     """The stable order by several integer keys, the last one foremost.
 
     By digits of 16 bits from the lowest on, as only those are sorted in linear time. numpy's own
-    way for wider ones also died by SIGSEGV in emulated guests (numpy 2.2, TCG with -cpu max).
+    way for wider ones also dies by SIGSEGV on an emulated AVX2 (numpy 2.2, QEMU 7.2).
     """
     order = np.arange(len(keys[0]))
     for key in keys:

@@ -25,6 +25,8 @@ from tests.oracle import TRACEFS, dmabuf_fops, write
 
 GROUP: Final = "cost"
 READY: Final = "recording, Ctrl-C to stop"
+PAGES: Final = 4096
+"""Room that the peers that print have, of each processor."""
 POLL_SECONDS: Final = 0.1
 DEADLINE_SECONDS: Final = 600
 
@@ -81,10 +83,17 @@ class Process:
     def readers(self) -> Sequence[int]:
         return [self._process.pid] if self._process else []
 
-    def start(self, command: Sequence[str], stdout: Path | None = None) -> None:
-        """Start it, its standard error in the log."""
+    def start(
+        self, command: Sequence[str], attached: Callable[[], bool], stdout: Path | None = None
+    ) -> None:
+        """Start it, its standard error in the log, and wait until it is attached."""
         with self._log.open("wb") as log, (stdout or self._log).open("ab") as out:
             self._process = subprocess.Popen(command, stdout=out, stderr=log)
+        try:
+            wait_for(attached, f"{self.name} is attached")
+        except BaseException:
+            self.__exit__()
+            raise
 
     def running(self) -> bool:
         """Whether it runs; raises NotHereError with its last words where it gave up."""
@@ -131,12 +140,7 @@ class Ours(Process):
 
     def __enter__(self) -> Self:
         command = ["dmabuf-trace", "record", "--force", "-o", str(self.output), *self._options]
-        self.start([*command, *without_stacks()])
-        try:
-            wait_for(lambda: self.said(READY), f"{self.name} is attached")
-        except BaseException:
-            self.__exit__()
-            raise
+        self.start([*command, *without_stacks()], lambda: self.said(READY))
         return self
 
     def events(self, pid: int) -> int:
@@ -208,6 +212,9 @@ class Ftrace:
 class Bpftrace(Process):
     """A bpftrace script that prints the same events, a line each."""
 
+    LINE: Final = r"^\w+ \d"
+    LOST: Final = r"^Lost (\d+) "
+
     def __init__(self, name: str, kind: str, warm_up: Callable[[], int]) -> None:
         super().__init__(name)
         self._kind = kind
@@ -215,14 +222,9 @@ class Bpftrace(Process):
 
     def __enter__(self) -> Self:
         # what is lost costs its reader nothing: room for all that a loop makes
-        environment = f"BPFTRACE_PERF_RB_PAGES={4096}"
+        environment = f"BPFTRACE_PERF_RB_PAGES={PAGES}"
         script = bpftrace_script(self._kind)
-        self.start(["env", environment, "bpftrace", "-e", script], self.output)
-        try:
-            wait_for(self._complete, f"{self.name} is attached")
-        except BaseException:
-            self.__exit__()
-            raise
+        self.start(["env", environment, "bpftrace", "-e", script], self._complete, self.output)
         return self
 
     def _complete(self) -> bool:
@@ -241,8 +243,9 @@ class Bpftrace(Process):
 class PerfTrace(Process):
     """``perf trace`` prints ftrace's kprobe events of the same calls, a line each."""
 
-    PAGES: Final = 4096
-    """Room as bpftrace has it here."""
+    LINE: Final = rf" {GROUP}:(?!\w+_ret\()"
+    """Of a call; one that is timed has a second, of its return."""
+    LOST: Final = r"LOST (\d+) events"
 
     def __init__(self, name: str, warm_up: Callable[[], int]) -> None:
         super().__init__(name)
@@ -250,19 +253,15 @@ class PerfTrace(Process):
         self._warm_up = warm_up
 
     def __enter__(self) -> Self:
+        options = ["--no-syscalls", "-a", "-m", str(PAGES), "-o", str(self.output)]
+        command = ["perf", "trace", *options, *self._options()]
         self._probes.create()
-        try:
-            options = ["--no-syscalls", "-a", "-m", str(self.PAGES), "-o", str(self.output)]
-            self.start(["perf", "trace", *options, *self._events()])
-            wait_for(self._complete, f"{self.name} is attached")
-        except BaseException:
-            self.__exit__()
-            raise
+        self.start(command, self._complete)
         return self
 
     @staticmethod
-    def _events() -> Iterator[str]:
-        """Those of files with the filter that ftrace has, which perf does not heed."""
+    def _options() -> Iterator[str]:
+        """Its events, those of files with the filter that ftrace has, which perf does not heed."""
         own = dmabuf_fops()
         for symbol, function in FUNCTIONS.items():
             yield from ("-e", f"{GROUP}:{symbol}")

@@ -16,7 +16,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,13 +26,7 @@ from dmabuf_trace import schema
 from dmabuf_trace.blocks import Found, Holder, SnapshotBlock
 from dmabuf_trace.recording import Writer
 from tests.bench.cost import prepare, run_loop, settle
-from tests.bench.peers import (
-    GROUP,
-    Bpftrace,
-    NotHereError,
-    PerfTrace,
-    processor_time,
-)
+from tests.bench.peers import Bpftrace, NotHereError, PerfTrace, processor_time
 from tests.build import START, S, header
 from tests.on_terminal import INSTALLED, Terminal
 from tests.vm import Machine, run_guest
@@ -68,7 +61,6 @@ class Busy:
 
 
 Printer = Bpftrace | PerfTrace
-
 
 # in the guest
 
@@ -108,46 +100,36 @@ def busy_top() -> Busy:
     return Busy(*took, int(found[1]), int(found[2]), frames)
 
 
-def busy_printer(peer: Printer, line: str, lost: str) -> Busy:
-    """It prints the same calls into a file.
+def busy_printer(peer: Printer) -> Busy:
+    """It prints the same calls into a file."""
 
-    ``line`` matches one of a call, ``lost`` its words for events that it lost, with their number.
-    """
+    def lines() -> int:
+        return len(re.findall(peer.LINE, peer.output.read_text(errors="replace"), re.MULTILINE))
+
     with peer:
-        before = len(re.findall(line, peer.output.read_text(errors="replace"), re.MULTILINE))
+        before = lines()
         used = settle(peer.readers)
         seconds, _, count = _measured([*peer.readers], BUSY_SECONDS)
         processor = (settle(peer.readers) - used) / 1e9  # it prints on when the loop is over
+        events = lines() - before
         text = peer.output.read_text(errors="replace")
-    missing = sum(map(int, re.findall(lost, text, re.MULTILINE)))
-    events = len(re.findall(line, text, re.MULTILINE)) - before
-    return Busy(seconds, processor, count, events, missing)
-
-
-def printers() -> Iterator[tuple[str, Printer, str, str]]:
-    """Peers that print a line per event: name, tool, how a line looks, and how one about losses."""
-
-    def warm_up() -> int:
-        return run_loop("cycle", 1)[1]
-
-    yield "bpftrace", Bpftrace("bpftrace, kprobes", "kprobe", warm_up), r"^\w+ \d", r"^Lost (\d+) "
-    yield (
-        "perf trace",
-        PerfTrace("perf trace", warm_up),
-        rf" {GROUP}:(?!\w+_ret\()",
-        r"LOST (\d+) events",
-    )
+    lost = sum(map(int, re.findall(peer.LOST, text, re.MULTILINE)))
+    return Busy(seconds, processor, count, events, lost)
 
 
 def main() -> None:
     """Measure, print the result as JSON, a tool a line."""
+
+    def warm_up() -> int:
+        return run_loop("cycle", 1)[1]
+
     prepare()
     print(json.dumps({"top": asdict(busy_top())}), flush=True)
-    for name, peer, line, lost in printers():
+    for peer in (Bpftrace("bpftrace", "kprobe", warm_up), PerfTrace("perf trace", warm_up)):
         try:
-            print(json.dumps({name: asdict(busy_printer(peer, line, lost))}), flush=True)
+            print(json.dumps({peer.name: asdict(busy_printer(peer))}), flush=True)
         except NotHereError as error:
-            print(json.dumps({name: str(error)}), flush=True)
+            print(json.dumps({peer.name: str(error)}), flush=True)
 
 
 # on this machine

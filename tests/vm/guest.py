@@ -38,6 +38,7 @@ POLL_SECONDS = 0.05
 CONSOLE = "console"
 MONITOR = "monitor"
 PANIC = "Kernel panic - not syncing"
+EXPEDITED = "rcupdate.rcu_expedited"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,11 @@ def _command_line(
     qemu = shlex.join(_qemu_options(machine, shares, lab, emulated=emulated))
     # loglevel after vng's own quiet; an oops ends the guest, so that no test passes over one; a
     # guest that hangs is asked where.
-    append = ["loglevel=7", "oops=panic", "sysrq_always_enabled", *machine.append]
+    append = ["loglevel=7", "oops=panic", "sysrq_always_enabled"]
     if not machine.counted:
         # a recorder's end waits for readers probe by probe; what is measured waits as by default
-        append.append("rcupdate.rcu_expedited=1")
+        append.append(f"{EXPEDITED}=1")
+    append += machine.append
     return [
         *(_vng(), "--run", str(kernel.image), "--user", "root", "--rw"),
         *("--root-disk", str(disk.disk), "--root-fstype", "ext4"),
